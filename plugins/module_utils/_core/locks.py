@@ -1,0 +1,153 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""File locks: our own mutual exclusion, and a view of the locks that others hold."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+from .capabilities import Capability, has
+from .wait import Deadline, poll_until
+
+# struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)); the trailing i pads it.
+_FLOCK = "hhqqii"
+
+
+class Conflict(NamedTuple):
+    """A lock that somebody else holds: its first byte, whether it excludes readers, and its owner (-1: an open file,
+    not a process).
+    """
+
+    start: int
+    exclusive: bool
+    pid: int
+
+
+@contextmanager
+def exclusive(lock_path: str, deadline: Deadline, waiting_for: str) -> Iterator[None]:
+    """Hold ``lock_path`` for this process alone; the file exists only meanwhile.
+
+    A holder that is killed leaves an empty file, which the next one takes over and removes. Raises TimedOut while
+    another holds it.
+    """
+    descriptor = _take(lock_path, deadline, waiting_for)
+    try:
+        yield
+    finally:
+        try:
+            os.unlink(lock_path)  # while still held: who waits on this inode sees that its name is gone, and opens anew
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def _take(lock_path: str, deadline: Deadline, waiting_for: str) -> int:
+    while True:
+        descriptor = _create_held(lock_path)
+        if descriptor is not None:
+            return descriptor
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            poll_until(partial(try_flock, descriptor), deadline, waiting_for)
+            if _is_still(lock_path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _create_held(lock_path: str) -> int | None:
+    """Give a file that is held already its name, so that nobody ever sees it free; None where it is there, or can't be.
+
+    Files without a name exist on Linux's own file systems, not on network ones.
+    """
+    if not hasattr(os, "O_TMPFILE") or not has(Capability.PROC):
+        return None
+    try:
+        descriptor = os.open(os.path.dirname(lock_path) or ".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.link("/proc/self/fd/%d" % descriptor, lock_path, follow_symlinks=True)
+    except OSError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def try_flock(descriptor: int) -> bool:
+    """Hold an open file for this process alone; False while another does."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _is_still(path: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def is_stale(lock_path: str) -> bool:
+    """Whether ``lock_path`` (see :func:`exclusive`) is there and no living process holds it: what a killed one left."""
+    try:
+        descriptor = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        # Freed by its holder in this moment its name is gone as well.
+        return try_flock(descriptor) and _is_still(lock_path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def conflicts(descriptor: int, first: int, last: int) -> list[Conflict]:
+    """The record locks of others in the bytes ``first`` to ``last``, as a writer would meet them.
+
+    Empty where OFD locks are unknown.
+    """
+    if not has(Capability.OFD_LOCKS):
+        return []
+    found = []
+    start = first
+    while start <= last:
+        query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, last - start + 1, 0, 0)
+        kind, _whence, at, length, pid, _pad = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, query))
+        if kind == fcntl.F_UNLCK:
+            break
+        found.append(Conflict(max(at, first), kind == fcntl.F_WRLCK, pid))
+        if length == 0:  # to the end of the file
+            break
+        start = at + length
+    return found
+
+
+def share(descriptor: int, *offsets: int) -> None:
+    """Hold a read lock on each byte until the descriptor is closed.
+
+    Raises OSError (EAGAIN) where a writer has it already.
+    """
+    if not has(Capability.OFD_LOCKS):
+        return
+    for offset in offsets:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_RDLCK, os.SEEK_SET, offset, 1, 0, 0))

@@ -1,0 +1,93 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Signals that end a task: they become an exception at once, and wait while something is being released.
+
+TERM, INT and HUP raise :class:`Stopped`. It is a BaseException, so that no handler for ordinary errors (ours or
+Ansible's) takes it for a failed step. A reader of our output who has gone away, which is how a task's ``timeout``
+looks from inside the module, raises it too (see :mod:`.wait`).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """The task was told to end. ``reason`` names the signal or says that nobody reads the result any more."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class _Stops:
+    """Process-wide, as signals are: how many releases are under way, and the stop that came meanwhile."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.holders = 0
+        self.pending: str | None = None
+        self.raised = False
+
+    def stop(self, reason: str) -> None:
+        if self.raised:
+            return  # the first stop is already unwinding: a second must not interrupt its clean-up
+        if self.holders:
+            self.pending = reason
+            return
+        self.raised = True
+        raise Stopped(reason)
+
+    def release(self) -> None:
+        self.holders -= 1
+        if self.holders == 0 and self.pending is not None:
+            reason, self.pending = self.pending, None
+            self.stop(reason)
+
+
+_stops = _Stops()
+
+
+def stop(reason: str) -> None:
+    """End the task for ``reason``: raises :class:`Stopped`, unless a release is under way or a stop is already
+    unwinding.
+    """
+    _stops.stop(reason)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """While the block runs, TERM, INT and HUP end it by :class:`Stopped`.
+
+    A stop that is already unwinding isn't interrupted.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        _stops.reset()
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """While the block runs a stop only waits; it is raised at the block's end. For short, bounded releases."""
+    _stops.holders += 1
+    try:
+        yield
+    finally:
+        _stops.release()

@@ -1,0 +1,69 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real processes for the unit tests: Python scripts that use this collection's code, and proof that one has ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.conftest import COLLECTIONS, ROOT
+
+PATIENCE_S = 20.0  # far more than anything here takes; only a failing test waits so long
+_CORE = "from ansible_collections.vmops.lifecycle.plugins.module_utils._core"
+
+
+def environment(**additions: str) -> dict[str, str]:
+    """This process's environment, in which Python finds the collection."""
+    path = [str(COLLECTIONS), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(part for part in path if part),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        **additions,
+    }
+
+
+def start(script: str, *arguments: str, **popen: Any) -> subprocess.Popen[str]:
+    """Start Python with a script; `_core` in an import line stands for the collection's."""
+    code = textwrap.dedent(script).replace("from _core", _CORE)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes.update(popen)
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment(), text=True, **pipes)
+
+
+@contextmanager
+def running(script: str, *arguments: str, **popen: Any) -> Iterator[subprocess.Popen[str]]:
+    """A script that has ended and is reaped after the block, with its pipes closed."""
+    process = start(script, *arguments, **popen)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(PATIENCE_S)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
+
+
+class Watched:
+    """A process that is alive now, told from any later one of the same number."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    def ended(self, timeout_s: float = PATIENCE_S) -> bool:
+        """Whether it has ended, or does within the time."""
+        return bool(select.select([self._pidfd], [], [], timeout_s)[0])
+
+    def close(self) -> None:
+        os.close(self._pidfd)
