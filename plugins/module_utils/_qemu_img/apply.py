@@ -1,0 +1,399 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Carrying a plan out.
+
+A new image grows in a file beside the target and takes its place in one step; the rest works in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from .._core.errors import LifecycleError, Refused, storage_failed
+from .._core.files import (
+    inherit,
+    publish,
+    remove,
+    removed_on_failure,
+    sync_folder,
+)
+from .._core.locks import exclusive
+from .._core.names import beside
+from . import record as records
+from .build import STAT_BLOCK_BYTES, Builder
+from .download import Attempt, fetch
+from .examine import check
+from .model import (
+    WHOLE,
+    Adopt,
+    Amend,
+    CommitDown,
+    Copy,
+    Create,
+    Desired,
+    Format,
+    ImageInfo,
+    Named,
+    Rebase,
+    Rebuild,
+    Record,
+    Remove,
+    Repair,
+    RepairMode,
+    Resize,
+    Seed,
+    Seen,
+    SetBitmap,
+    SetSnapshot,
+    SourceIdentity,
+    Step,
+    Sweep,
+    SweepBelow,
+)
+from .observe import stale
+from .plan import cut_off, not_the_source, remembered
+from .prove import prove, refuse_corrupt, refuse_rounded
+from .source import OpenSource, has_content_of, opened
+from .tool import Node, QemuImg, option_list
+from .usage import hold, holders
+
+NEW_IMAGE_MODE = 0o644  # what qemu-img itself gives a new image; the umask takes its part
+
+
+class Work:
+    """One task's changes to one image. ``seen`` is the decisive observation, made while alone."""
+
+    def __init__(
+        self,
+        desired: Desired,
+        seen: Seen,
+        qemu_img: QemuImg,
+        target: Node,
+        dress: Callable[[str, bool], object],
+    ) -> None:
+        self.desired = desired
+        self.seen = seen
+        self.qemu_img = qemu_img
+        self.bytes_written = 0
+        self.elapsed_s = 0.0
+        self.attempts: list[Attempt] = []
+        self._dress = dress
+        self._target = target
+        self._new = beside(desired.path, "new")
+        self._builder = Builder(desired, qemu_img)
+        self._identity = seen.record.source if seen.record else None
+        self._new_descriptor = -1
+
+    def carry_out(self, steps: Sequence[Step]) -> None:
+        """All steps, in order. When one fails the target is what it was, or what a completed step made of it."""
+        started = time.monotonic()
+        try:
+            self._carry_out(steps)
+        except OSError as error:
+            free = shutil.disk_usage(os.path.dirname(self.desired.path)).free
+            needed = self._builder.needed_bytes if error.errno == errno.ENOSPC else None
+            raise storage_failed(
+                error, "Writing %s" % self.desired.path, needed_bytes=needed, free_bytes=free
+            ) from error
+        finally:
+            self.elapsed_s = time.monotonic() - started
+
+    def _carry_out(self, steps: Sequence[Step]) -> None:
+        rest = [step for step in steps if not self._did_alone(step)]
+        if any(isinstance(step, WHOLE) for step in rest):
+            self._replace(rest)
+        elif rest:
+            self._in_place(rest)
+        if any(isinstance(step, Adopt) for step in steps) and not any(isinstance(step, WHOLE) for step in rest):
+            self._remember(self.desired.path)
+
+    def _did_alone(self, step: Step) -> bool:
+        """Carry out a step that is complete in itself; False for one that changes the image together with others."""
+        if isinstance(step, Sweep):
+            for name in step.names:
+                remove(name)
+        elif isinstance(step, SweepBelow):
+            self._sweep_below(step.backing_path)
+        elif isinstance(step, Remove):
+            self._remove()
+        elif isinstance(step, Adopt):
+            self._prove_adoption(step)
+        elif isinstance(step, CommitDown):
+            self._commit_down(step)
+        else:
+            return False
+        return True
+
+    def _sweep_below(self, backing_path: str) -> None:
+        """Under the backing file's own lock, whose file goes with it."""
+        waiting_for = "another task that works on %s" % backing_path
+        with exclusive(beside(backing_path, "lock"), self.qemu_img.deadline, waiting_for):
+            for name in stale(backing_path, alone=True, found_lock=False):
+                remove(name)
+
+    def _remove(self) -> None:
+        with self._held("remove"):
+            remove(self.desired.path)
+            remove(records.sidecar(self.desired.path))
+            sync_folder(self.desired.path)
+
+    @contextmanager
+    def _held(self, operation: str, path: str | None = None) -> Iterator[None]:
+        """Nobody starts to write to the image while the block runs. Raises Refused where somebody does already."""
+        path = path or self.desired.path
+        with hold(path) as alone:
+            if not alone:
+                names = ["%s (pid %d)" % (holder.name, holder.pid) for holder in holders(path)]
+                raise Refused(
+                    "%s %s" % (operation, path),
+                    "it came into use by %s" % (", ".join(names) or "another process"),
+                    "Shut that machine down first, then run the task again",
+                )
+            yield
+
+    def _prove_adoption(self, step: Adopt) -> None:
+        """Find out, where it isn't known yet, whether the image has the source's content."""
+        if step.compared and self.seen.source is not None:
+            self._identity = self.seen.source.identity
+            return
+        with ExitStack() as stack:
+            content = self._content(stack)
+            info = self.seen.info or self.qemu_img.info(self._target)
+            if not has_content_of(self._target, content, info.virtual_size_bytes, self.qemu_img):
+                raise not_the_source(self.desired, self.seen.record, info)
+            self._identity = self._identity_of(content)
+
+    def _content(self, stack: ExitStack) -> OpenSource:
+        """The source, opened; a URL is fetched first, and the download disappears with the stack."""
+        source = self.desired.source
+        if source is None:
+            raise LifecycleError("%s has no source." % self.desired.path)
+        if source.is_url:
+            path = beside(self.desired.path, "download")
+            remove(path)
+            stack.callback(remove, path)
+            fetch(source, path, self.qemu_img.deadline, self.attempts)
+            source = source._replace(location=path)
+        content = stack.enter_context(opened(source, self.qemu_img))
+        if self.desired.source is source and self.seen.source is not None:
+            content.refuse_if_changed(self.seen.source.identity)  # what was proved and decided upon is this very file
+        return content
+
+    def _identity_of(self, content: OpenSource) -> SourceIdentity:
+        """What the record says of the source: for a URL its own name, not that of the download."""
+        source = self.desired.source
+        if source is not None and source.is_url:
+            return content.identity._replace(location=source.shown)
+        return content.identity
+
+    # In place: only what qemu-img can be interrupted in (see plan.py).
+
+    def _in_place(self, steps: Sequence[Step]) -> None:
+        refuse_corrupt(self._target, self.desired.path, self.desired.verify, self.qemu_img)
+        # Opened beforehand: qemu-img ignores some write errors when it closes; the kernel tells them to our fsync.
+        descriptor = os.open(self.desired.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            for step in steps:
+                self._modify(step, self._target)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _modify(self, step: Step, node: Node) -> None:
+        """One change of an existing image file, the target itself or the new one."""
+        path = self.desired.path
+        if isinstance(step, Repair):
+            self._repair(step.mode, node)
+        elif isinstance(step, Resize):
+            shrink = ["--shrink"] if step.shrinks else []
+            self._builder.run(
+                ["resize", "-q", *shrink, *node.arguments(), str(step.size_bytes)], "resizing %s" % path, node
+            )
+        elif isinstance(step, Rebase):
+            self._rebase(step, node)
+        elif isinstance(step, Amend):
+            self._builder.run(
+                ["amend", "-q", *option_list(dict(step.options)), *node.arguments()], "amending %s" % path, node
+            )
+        elif isinstance(step, SetSnapshot):
+            flag, verb = ("-c", "taking") if step.present else ("-d", "deleting")
+            doing = "%s snapshot %s of %s" % (verb, step.name, path)
+            self._builder.run(["snapshot", "-q", flag, step.name, node.name], doing, node)
+        elif isinstance(step, SetBitmap):
+            self._set_bitmap(step.bitmap, node)
+
+    def _rebase(self, step: Rebase, node: Node) -> None:
+        """To an absolute name first where the image needs a secret: a relative one has no beginning for QEMU then."""
+        words = ["rebase", "-q", *(["-F", step.format.value] if step.format else [])]
+        doing = "rebasing %s" % self.desired.path
+        by_way = node.encrypted and step.backing.stored and not os.path.isabs(step.backing.stored)
+        self._builder.run(
+            [*words, "-b", step.backing.path if by_way else step.backing.stored, *node.arguments()], doing, node
+        )
+        if by_way:
+            self._builder.run([*words, "-u", "-b", step.backing.stored, *node.arguments()], doing, node)
+
+    def _set_bitmap(self, bitmap: Named, node: Node) -> None:
+        words = ["--add" if bitmap.present else "--remove"]
+        if bitmap.present and bitmap.granularity_bytes:
+            words += ["-g", str(bitmap.granularity_bytes)]
+        doing = "%s bitmap %s of %s" % ("adding" if bitmap.present else "removing", bitmap.name, self.desired.path)
+        self._builder.run(["bitmap", *words, *node.arguments(), "--", bitmap.name], doing, node)
+
+    def _repair(self, mode: RepairMode, node: Node) -> None:
+        # Its exit code tells what was found, not what is left: that is what the check afterwards is for.
+        words = ["check", "-q", "-r", mode.value, *node.arguments()]
+        self._builder.run(words, "repairing a copy of %s" % self.desired.path, node, ok=(0, 2, 3))
+        left = check(node, self.qemu_img)
+        if left is not None and (left.corruptions or left.leaks):
+            raise Refused(
+                "replace %s by its repaired copy" % self.desired.path,
+                "the copy still has %d corruptions and %d leaks" % (left.corruptions, left.leaks),
+                "Restore it from a backup; the image was left as it was",
+            )
+
+    # Whole: everything happens on a new file, and the target changes hands at the end.
+
+    def _replace(self, steps: Sequence[Step]) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(self._held("replace"))
+            node = self._new_file(stack, self._new, self.desired.format, self._is_encrypted(steps))
+            content: OpenSource | None = None
+            if any(isinstance(step, (Rebuild, Copy)) for step in steps) and not any(
+                isinstance(step, Repair) for step in steps
+            ):
+                refuse_corrupt(self._target, self.desired.path, self.desired.verify, self.qemu_img)
+            for step in steps:
+                if isinstance(step, Seed):
+                    content = self._content(stack)
+                    refuse_corrupt(
+                        content.node,
+                        self.desired.source.shown if self.desired.source else "",
+                        self.desired.verify,
+                        self.qemu_img,
+                    )
+                    self._seed(content, node, step.size_bytes)
+                elif isinstance(step, WHOLE):
+                    self._build(step, node)
+                else:
+                    self._modify(step, node)
+            refuse_rounded(node, self.desired, self.qemu_img)
+            prove(node, content, self.desired, self.qemu_img)
+            if content is not None:
+                content.refuse_if_changed()
+                self._identity = self._identity_of(content)
+            self._publish()
+
+    def _is_encrypted(self, steps: Sequence[Step]) -> bool:
+        """Whether the new file opens with the task's secret: a copy as the image does, the others as declared."""
+        if any(isinstance(step, Copy) for step in steps):
+            return self._target.encrypted
+        return self.desired.encryption is not None
+
+    def _new_file(self, stack: ExitStack, path: str, image_format: Format, encrypted: bool) -> Node:
+        """An empty file that is surely ours, not another's behind a link; removed unless it gets published."""
+        remove(path)
+        stack.enter_context(removed_on_failure(path))
+        # Open until the end: a write error that qemu-img was told of and ignored is told to this descriptor as well.
+        self._new_descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_IMAGE_MODE)
+        stack.callback(os.close, self._new_descriptor)
+        return Node(path, image_format, encrypted=encrypted)
+
+    def _build(self, step: Step, node: Node) -> None:
+        info = self.seen.info
+        if isinstance(step, Create):
+            self._builder.create(node, step.size_bytes, self.desired.options, self._declared_backing())
+        elif isinstance(step, Rebuild) and info is not None:
+            self._builder.convert(self._target, node, info.virtual_size_bytes, step.size_bytes)
+        elif isinstance(step, Copy):
+            self._builder.copy(self.desired.path, node.path)
+
+    def _declared_backing(self) -> list[str]:
+        declared = self.desired.backing
+        if declared is None or not declared.stored or self.seen.backing is None:
+            return []
+        return ["-b", declared.stored, "-F", self.seen.backing.format.value]
+
+    def _seed(self, content: OpenSource, node: Node, size_bytes: int | None) -> None:
+        size = content.virtual_size_bytes if size_bytes is None else size_bytes
+        if size < content.virtual_size_bytes and not self.desired.allow_shrink:
+            raise cut_off(self.desired, content.virtual_size_bytes)
+        self._builder.convert(content.node, node, content.virtual_size_bytes, size)
+
+    def _publish(self) -> None:
+        if self.seen.exists:
+            inherit(self.desired.path, self._new)
+        self._dress(self._new, self.seen.exists)
+        self._remember(self._new)
+        self.bytes_written = os.stat(self._new).st_blocks * STAT_BLOCK_BYTES
+        os.fsync(self._new_descriptor)
+        publish(self._new, self.desired.path)
+
+    def _remember(self, path: str) -> None:
+        """Write the record of the image."""
+        shaped = remembered(self.desired, self.seen)
+        record = Record(self.desired.format, self._identity, shaped, self.qemu_img.version())
+        records.write(path, record, self.desired.path)
+
+    # Commit: into the backing file or its copy; the overlay is emptied by putting a fresh one in its place, as
+    # qemu-img's own emptying has moments in which it is torn.
+
+    def _commit_down(self, step: CommitDown) -> None:
+        info = self.seen.info
+        if info is None or info.backing_file is None:
+            return
+        base = os.path.join(os.path.dirname(self.desired.path), info.backing_file)
+        untouched = os.stat(self.desired.path)
+        with ExitStack() as stack:
+            waiting_for = "another task that works on %s" % base
+            stack.enter_context(exclusive(beside(base, "lock"), self.qemu_img.deadline, waiting_for))
+            if step.in_place:
+                descriptor = os.open(base, os.O_RDWR | os.O_CLOEXEC)
+                stack.callback(os.close, descriptor)
+                self._commit_into(base, step.backing.format)
+                os.fsync(descriptor)
+            else:
+                self._commit_into_copy(stack, base, step.backing.format)
+            stack.enter_context(self._held("empty"))
+            now = os.stat(self.desired.path)
+            if (now.st_mtime_ns, now.st_size) != (untouched.st_mtime_ns, untouched.st_size):
+                raise Refused(
+                    "empty %s after its commit" % self.desired.path,
+                    "it was written to meanwhile",
+                    "Nothing is lost. Shut down whoever writes it, then run the task again",
+                )
+            self._empty_overlay(stack, info)
+
+    def _commit_into(self, base: str, base_format: Format) -> None:
+        """`commit -d` leaves the overlay as it is. The backing file is named by us, not by the overlay's header."""
+        node = self._target._replace(backing=(base, base_format))
+        self._builder.run(
+            ["commit", "-q", "-d", *node.arguments()], "committing %s into %s" % (self.desired.path, base), node
+        )
+
+    def _commit_into_copy(self, stack: ExitStack, base: str, base_format: Format) -> None:
+        stack.enter_context(self._held("replace", base))
+        node = self._new_file(stack, beside(base, "new"), base_format, False)
+        self._builder.copy(base, node.path)
+        self._commit_into(node.path, base_format)
+        prove(node, None, self.desired, self.qemu_img)
+        inherit(base, node.path)
+        record = records.read(base)
+        if record is not None:
+            records.write(node.path, record, base)
+        os.fsync(self._new_descriptor)
+        publish(node.path, base)
+
+    def _empty_overlay(self, stack: ExitStack, info: ImageInfo) -> None:
+        node = self._new_file(stack, self._new, Format.QCOW2, info.encrypted)
+        options = {name: value for name, value in info.options.items() if not name.startswith("data_file")}
+        backing = ["-b", str(info.backing_file), "-F", info.backing_format or Format.RAW.value]
+        self._builder.create(node, info.virtual_size_bytes, options, backing)
+        self._publish()

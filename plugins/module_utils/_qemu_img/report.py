@@ -1,0 +1,161 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Images as they are, for `qemu_img_info`: read only, and never further than the file that was named unless asked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from .._core.capabilities import Capability, missing_protections
+from .._core.converge import Plan
+from .._core.errors import BadInput, LifecycleError, describe
+from .._core.wait import Deadline
+from . import record as records
+from .examine import check, read_map
+from .header import inspect
+from .image import describe_image
+from .model import Format, Holder, ImageInfo, Record, Request
+from .parse import parse_measure
+from .tool import Node, QemuImg, option_list
+from .usage import holders
+
+CHAIN_LIMIT = 64  # QEMU itself opens longer chains, but nobody runs a machine on one
+
+
+class Images:
+    """The subject of an info task: one entry for each path, in order; a missing or unreadable image is an entry too."""
+
+    def __init__(self, wanted: Request, deadline: Deadline) -> None:
+        self._wanted = wanted
+        self._qemu_img = QemuImg(deadline)
+
+    def observe(self) -> list[dict[str, object]]:
+        """See Subject."""
+        return [self._entry(path) for path in self._wanted.paths]
+
+    def _entry(self, path: str) -> dict[str, object]:
+        if not os.path.exists(path):
+            return {"path": path, "exists": False}
+        try:
+            return self._existing(path)
+        except LifecycleError as error:
+            return {"path": path, "exists": True, "error": str(error)}
+        except OSError as fault:
+            return {"path": path, "exists": True, "error": "%s can't be read: %s." % (path, describe(fault))}
+
+    def _existing(self, path: str) -> dict[str, object]:
+        if not os.path.isfile(path):
+            raise BadInput("path", "%s is no regular file" % path, "Name an image file")
+        record = records.read(path)
+        node = Node(path, self._format(path, record))
+        info = self._qemu_img.info(node)
+        entry = describe_image(path, info)
+        entry["references"] = list(_references(path)) if node.format is not Format.RAW else []
+        entry["in_use_by"] = [_holder(holder) for holder in holders(path)]
+        entry["made_from"] = record.source.location if record and record.source else None
+        entry.update(self._on_request(node, info))
+        return entry
+
+    def _format(self, path: str, record: Record | None) -> Format:
+        if self._wanted.format is not None:
+            return self._wanted.format
+        if record is not None:
+            return record.format
+        return _header_format(path)
+
+    def _on_request(self, node: Node, info: ImageInfo) -> dict[str, object]:
+        wanted = self._wanted
+        found: dict[str, object] = {}
+        if wanted.chain:
+            found["backing_chain"] = self._chain(node.path, info)
+        if wanted.check:
+            result = check(node, self._qemu_img)
+            found["check"] = result._asdict() if result else None
+        if wanted.map:
+            found["map"] = read_map(node, self._qemu_img).summary
+        if wanted.measure is not None:
+            words = ["measure", "-U", "--output=json", "-O", wanted.measure.value, *option_list(wanted.measure_options)]
+            done = self._qemu_img.run([*words, *node.arguments()], "measuring %s" % node.path)
+            found["required_size"] = parse_measure(done.stdout)
+        return found
+
+    def _chain(self, path: str, info: ImageInfo) -> list[dict[str, object]]:
+        """The files below, top first. Names that QEMU would take for a protocol end it: they are no files."""
+        chain: list[dict[str, object]] = []
+        seen = {os.path.realpath(path)}
+        while info.backing_file is not None and len(chain) < CHAIN_LIMIT:
+            name = info.backing_file
+            if ":" in name.split("/", 1)[0]:
+                chain.append({"path": name, "exists": False, "error": "a protocol of QEMU's, no file; not followed"})
+                break
+            path = os.path.abspath(os.path.join(os.path.dirname(path), name))
+            if os.path.realpath(path) in seen:
+                chain.append({"path": path, "exists": True, "error": "the chain leads back to this file"})
+                break
+            seen.add(os.path.realpath(path))
+            if not os.path.isfile(path):
+                chain.append({"path": path, "exists": False, "error": "the backing file is not there"})
+                break
+            info = self._qemu_img.info(Node(path, _backing_format(path, info)))
+            chain.append(describe_image(path, info))
+        return chain
+
+    def plan(self, seen: list[dict[str, object]]) -> Plan[object]:
+        """See Subject; there is never anything to do."""
+        return Plan((), {})
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """See Subject."""
+        return nullcontext()
+
+    def apply(self, plan: Plan[object]) -> None:
+        """See Subject."""
+
+    def view(self, seen: list[dict[str, object]]) -> Mapping[str, object]:
+        """See Subject."""
+        return {"images": seen}
+
+    def result(self, seen: list[dict[str, object]]) -> Mapping[str, object]:
+        """See Subject."""
+        return {"images": seen}
+
+    def extras(self) -> Mapping[str, object]:
+        """See Subject."""
+        return {"commands": self._qemu_img.commands}
+
+    def warnings(self) -> Sequence[str]:
+        """See Subject."""
+        return missing_protections((Capability.OFD_LOCKS, Capability.PROC))
+
+
+def _holder(holder: Holder) -> dict[str, object]:
+    return {"pid": holder.pid or None, "name": holder.name, "writes": holder.writes}
+
+
+def _header_format(path: str) -> Format:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        header = inspect(descriptor)
+    finally:
+        os.close(descriptor)
+    if header.unfit:
+        raise BadInput("path", "%s is %s" % (path, header.unfit), "Unpack or convert it, or say format: raw")
+    return header.format or Format.RAW
+
+
+def _references(path: str) -> tuple[str, ...]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return inspect(descriptor).references
+    finally:
+        os.close(descriptor)
+
+
+def _backing_format(path: str, above: ImageInfo) -> Format:
+    """As the overlay says; only an overlay that says nothing leaves it to the header."""
+    known = [image_format for image_format in Format if image_format.value == above.backing_format]
+    return known[0] if known else _header_format(path)

@@ -1,0 +1,149 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where an image's content comes from: opened once, looked at, proved, and compared through that same open file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .._core.errors import BadInput, LifecycleError, Refused
+from .._core.wait import Deadline, check_reader
+from . import usage
+from .header import Header, inspect
+from .identity import identity_of
+from .model import Format, Source, SourceIdentity, SourceSeen
+from .tool import Node, QemuImg, pair
+
+HASH_BLOCK_BYTES = 1024 * 1024
+
+
+class OpenSource:
+    """A source that was opened and found fit.
+
+    Reading goes through ``node``; ``unchanged`` tells whether it was left alone meanwhile.
+    """
+
+    def __init__(self, source: Source, descriptor: int, node: Node, virtual_size_bytes: int) -> None:
+        self._source = source
+        self._descriptor = descriptor
+        self.node = node
+        self.virtual_size_bytes = virtual_size_bytes
+        self.identity = identity_of(source, os.fstat(descriptor))
+
+    @property
+    def seen(self) -> SourceSeen:
+        return SourceSeen(self.identity, self.node.format, self.virtual_size_bytes)
+
+    def prove(self, deadline: Deadline) -> None:
+        """Compare the open file with the declared checksum. Raises BadInput when they differ."""
+        if self._source.checksum is None:
+            return
+        algorithm = self._source.checksum[0]
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        offset = 0
+        piece = os.pread(self._descriptor, HASH_BLOCK_BYTES, offset)
+        while piece:
+            digest.update(piece)
+            offset += len(piece)
+            deadline.check("the checksum of %s" % self._source.location)
+            check_reader()
+            piece = os.pread(self._descriptor, HASH_BLOCK_BYTES, offset)
+        refuse_other_checksum(self._source, algorithm, digest.hexdigest())
+
+    def refuse_if_changed(self, since: SourceIdentity | None = None) -> None:
+        """Raise Refused when somebody wrote to it, or put another in its place, since it was opened or had the
+        identity ``since``: what was read is then of no known state.
+        """
+        if identity_of(self._source, os.fstat(self._descriptor)) != (since or self.identity):
+            raise Refused(
+                "use %s" % self._source.location,
+                "it was written to while it was read",
+                "Wait until whoever writes it has ended, then run the task again",
+            )
+
+
+@contextmanager
+def opened(source: Source, qemu_img: QemuImg) -> Iterator[OpenSource]:
+    """Open a local source.
+
+    Raises BadInput or Refused for what must not be read. Its checksum is proved by :meth:`OpenSource.prove`.
+    """
+    if source.is_url:
+        raise LifecycleError("%s has not been fetched yet." % source.location)
+    descriptor = os.open(source.location, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        node = _fit_node(source, descriptor, inspect(descriptor))
+        _refuse_written(source.location)
+        info = qemu_img.info(node)
+        if info.encrypted:
+            raise BadInput(
+                "source", "%s is encrypted, and its passphrase isn't known here" % source.location, "Decrypt it first"
+            )
+        yield OpenSource(source, descriptor, node, info.virtual_size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _fit_node(source: Source, descriptor: int, header: Header) -> Node:
+    if header.unfit and source.format is not Format.RAW:
+        raise BadInput(
+            "source",
+            "%s is %s" % (source.location, header.unfit),
+            "Unpack or convert it first; if it really is a raw disk, say source_format: raw",
+        )
+    image_format = source.format or header.format or Format.RAW
+    if image_format is not Format.RAW and header.format is not image_format:
+        raise BadInput(
+            "source_format",
+            "%s isn't %s; it looks like %s"
+            % (source.location, image_format.value, header.format.value if header.format else "raw"),
+            "Correct it, or leave it out",
+        )
+    if image_format is Format.RAW or not header.references:
+        return Node(source.location, image_format, descriptor, alone=True)
+    if not source.allow_references:
+        raise Refused(
+            "read %s" % source.location,
+            "it names other files of this host, whose content would come along: %s" % ", ".join(header.references),
+            "If you trust whoever made it, use allow_references: true",
+            references=list(header.references),
+        )
+    return Node(source.location, image_format)
+
+
+def _refuse_written(path: str) -> None:
+    holders = usage.writers(path)
+    if holders:
+        raise Refused(
+            "read %s" % path,
+            "it is being written by %s" % ", ".join("%s (pid %d)" % (holder.name, holder.pid) for holder in holders),
+            "Shut that machine down first, or name an image that nobody writes to",
+            holders=[{"pid": holder.pid, "name": holder.name} for holder in holders],
+        )
+
+
+def refuse_other_checksum(source: Source, algorithm: str, actual: str) -> None:
+    """Raise BadInput unless ``actual`` is the declared digest."""
+    if source.checksum is not None and actual != source.checksum[1]:
+        raise BadInput(
+            "checksum",
+            "%s has %s:%s, not %s:%s" % (source.shown, algorithm, actual, *source.checksum),
+            "Nothing was written. Fetch the source again, or correct the checksum if the source was renewed",
+        )
+
+
+def has_content_of(target: Node, source: OpenSource, target_size_bytes: int, qemu_img: QemuImg) -> bool:
+    """Whether the target shows the source's content, perhaps followed by zeros."""
+    if target_size_bytes < source.virtual_size_bytes:
+        return False
+    words = ["compare", "-U", *pair(source.node, target)]
+    # Not strict: another size passes (we looked at it above), and so does other allocation.
+    done = qemu_img.run(
+        words, "comparing %s with %s" % (target.path, source.node.path), [source.node, target], ok=(0, 1)
+    )
+    return done.rc == 0

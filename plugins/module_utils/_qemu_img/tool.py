@@ -1,0 +1,154 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""qemu-img itself: how images are named to it, how secrets reach it, and what was run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from .._core.capabilities import Capability, has
+from .._core.command import Finished, find_tool, run
+from .._core.wait import Deadline
+from .model import Encryption, Format, ImageInfo
+from .parse import parse_info
+
+SECRET_ID = "passphrase"
+# A header can ask for any amount of memory or time; metadata of honest images needs far less (OpenStack uses the same
+# bounds).
+INFO_MEMORY_BYTES = 1 << 30
+INFO_CPU_S = 30
+
+
+class Node(NamedTuple):
+    """One image as qemu-img opens it.
+
+    ``descriptor`` ≥ 0: the file that is open there, whatever its name means by now. ``alone``: no backing file is
+    opened, whatever the header says; ``backing``: this one is, whatever the header says. ``size_bytes``: only that
+    much of its beginning. ``encrypted``: it opens with the task's secret.
+    """
+
+    path: str
+    format: Format
+    descriptor: int = -1
+    alone: bool = False
+    size_bytes: int | None = None
+    encrypted: bool = False
+    backing: tuple[str, Format] | None = None
+
+    def arguments(self, flag: str = "-f") -> list[str]:
+        """The words that name it on a command line: never text that QEMU might take for a protocol."""
+        if self == Node(self.path, self.format):
+            return [flag, self.format.value, self.path]
+        return [self.name]
+
+    @property
+    def name(self) -> str:
+        """One word that names it with its format, for sub-commands that have no flag for the format."""
+        return "json:" + json.dumps(self._tree(), sort_keys=True)
+
+    def _tree(self) -> dict[str, object]:
+        filename = self.path if self.descriptor < 0 else _descriptor_path(self.descriptor)
+        tree: dict[str, object] = {"driver": self.format.value, "file": {"driver": "file", "filename": filename}}
+        if self.alone:
+            tree["backing"] = None
+        if self.backing is not None:
+            tree["backing"] = Node(*self.backing)._tree()
+        if self.encrypted:
+            tree["encrypt.key-secret"] = SECRET_ID
+        if self.size_bytes is not None:
+            return {"driver": "raw", "size": self.size_bytes, "file": tree}
+        return tree
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (self.descriptor,) if self.descriptor >= 0 else ()
+
+
+def _descriptor_path(descriptor: int) -> str:
+    return "%s/%d" % ("/proc/self/fd" if has(Capability.PROC) else "/dev/fd", descriptor)
+
+
+def pair(first: Node, second: Node) -> list[str]:
+    """Two images for `compare`: both formats first, then both names."""
+    one, two = first.arguments("-f"), second.arguments("-F")
+    return [*one[:-1], *two[:-1], one[-1], two[-1]]
+
+
+def option_list(options: Mapping[str, str]) -> list[str]:
+    """`-o` with creation options; a comma within a value is doubled."""
+    if not options:
+        return []
+    return ["-o", ",".join("%s=%s" % (name, value.replace(",", ",,")) for name, value in options.items())]
+
+
+class QemuImg:
+    """Runs qemu-img for one task and keeps what was run, fit for display."""
+
+    def __init__(self, deadline: Deadline, encryption: Encryption | None = None) -> None:
+        self.deadline = deadline
+        self.encryption = encryption
+        self.commands: list[list[str]] = []
+        self._path = ""
+
+    @property
+    def path(self) -> str:
+        """Where qemu-img is. Raises ToolMissing."""
+        if not self._path:
+            self._path = find_tool(
+                "qemu-img", "qemu-utils on Debian and Ubuntu, qemu-img on Fedora, RHEL and SUSE, qemu elsewhere"
+            )
+        return self._path
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        doing: str,
+        nodes: Sequence[Node] = (),
+        ok: Sequence[int] = (0,),
+        limits: Mapping[int, int] | None = None,
+        on_output: Callable[[bytes], None] | None = None,
+    ) -> Finished:
+        """Run one sub-command; ``nodes`` lend it their descriptors. Raises CommandFailed, TimedOut, ToolMissing."""
+        lent = [descriptor for node in nodes for descriptor in node.descriptors]
+        with self._secret(any(node.encrypted for node in nodes)) as (words, secret_fds):
+            argv = [self.path, arguments[0], *words, *arguments[1:]]
+            self.commands.append(argv)
+            return run(
+                argv, doing, self.deadline, ok=ok, pass_fds=[*lent, *secret_fds], limits=limits, on_output=on_output
+            )
+
+    @contextmanager
+    def _secret(self, wanted: bool) -> Iterator[tuple[list[str], list[int]]]:
+        """The secret goes through a pipe: it is never in an argument, an environment or a file."""
+        if not wanted or self.encryption is None:
+            yield [], []
+            return
+        reading, writing = os.pipe()
+        try:
+            os.write(writing, self.encryption.secret.encode())  # far less than a pipe's capacity
+            os.close(writing)
+            writing = -1
+            yield ["--object", "secret,id=%s,file=/dev/fd/%d" % (SECRET_ID, reading)], [reading]
+        finally:
+            os.close(reading)
+            if writing >= 0:
+                os.close(writing)
+
+    def info(self, node: Node) -> ImageInfo:
+        """Metadata of one image; never of its backing chain. Takes no lock, so it works beside a running machine."""
+        import resource
+
+        limits = {resource.RLIMIT_AS: INFO_MEMORY_BYTES, resource.RLIMIT_CPU: INFO_CPU_S}
+        words = ["info", "-U", "--output=json", *node._replace(encrypted=False).arguments()]
+        return parse_info(self.run(words, "reading %s" % node.path, [node], limits=limits).stdout)
+
+    def version(self) -> str:
+        """Such as "7.2.22"."""
+        words = run([self.path, "--version"], "asking qemu-img for its version", self.deadline).stdout.split()
+        return words[2] if len(words) > 2 else ""
