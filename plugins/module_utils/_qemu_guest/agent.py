@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The guest agent's channel: who is there is found out before anything is asked of it.
+
+Bytes of an earlier client may still be in the channel, in both directions. So a conversation begins with the agent's
+own delimiter, and everything up to the delimiter *and* our own number in the answer is thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from .._core.wait import Deadline, ready
+from .qmp import Channel
+
+SYNC_S = 2.0  # an agent that listens answers in milliseconds
+# What a dead client can have left in the channel's buffers is far less; more comes from somebody who never listens.
+NOISE_LIMIT_BYTES = 1024 * 1024
+SENTINEL = b"\xff"
+
+
+class Phase(str, Enum):
+    """How far a conversation has come."""
+
+    SYNCING = "syncing"
+    SYNCED = "synced"
+    LOST = "lost"
+
+
+class Agent(Channel):
+    """One conversation with a guest agent; never blocks. Connecting sends nothing: whose channel it is can be looked
+    at first.
+
+    ``number`` marks our own sync and must differ from what earlier clients used.
+    """
+
+    def __init__(self, path: str, number: int | None = None) -> None:
+        super().__init__(path)
+        self.number = int.from_bytes(os.urandom(6), "big") if number is None else number
+        self.phase = Phase.SYNCING if self.usable else Phase.LOST
+        self.answers: list[Mapping[str, Any]] = []
+        self._discarded_bytes = 0
+
+    def sync(self) -> None:
+        """Ask whoever listens to come in step with us."""
+        message = {"execute": "guest-sync-delimited", "arguments": {"id": self.number}}
+        self.write(SENTINEL + json.dumps(message).encode() + b"\n")
+
+    def send(self, command: str, arguments: Mapping[str, Any] | None = None) -> None:
+        """Send a command to an agent that is in step with us; its answer will be added to ``answers``."""
+        message: dict[str, Any] = {"execute": command}
+        if arguments:
+            message["arguments"] = dict(arguments)
+        self.write(json.dumps(message).encode() + b"\n")
+
+    def pump(self) -> Phase:
+        """Read what has come."""
+        self.read()
+        for line in self.lines():
+            self._take(line)
+        if self.phase is Phase.SYNCING and self._discarded_bytes > NOISE_LIMIT_BYTES:
+            self._lost("GARBAGE")
+        if self.problem:
+            self.phase = Phase.LOST
+        return self.phase
+
+    def _take(self, line: bytes) -> None:
+        _before, sentinel, after = line.rpartition(SENTINEL)
+        if self.phase is Phase.SYNCING and not sentinel:
+            self._discarded_bytes += len(line)  # leftovers of another conversation
+            return
+        try:
+            message = json.loads((after if sentinel else line).decode("utf-8", "replace"))
+        except ValueError:
+            return
+        if not isinstance(message, dict):
+            return
+        if self.phase is Phase.SYNCED:
+            self.answers.append(message)
+        elif sentinel and message.get("return") == self.number:
+            self.phase = Phase.SYNCED
+
+
+def listens(chardevs: Sequence[Mapping[str, Any]], path: str) -> bool | None:
+    """Whether something in the guest has opened the channel at ``path``, by query-chardev's answer; None if that
+    channel isn't listed.
+    """
+    for chardev in chardevs:
+        name = str(chardev.get("filename", ""))
+        if name.startswith("disconnected:"):
+            name = name[len("disconnected:") :]
+        if name == "unix:" + path or name.startswith(("unix:%s," % path, "unix:%s " % path)):
+            return bool(chardev.get("frontend-open"))
+    return None
+
+
+def ping(path: str, deadline: Deadline, sync_s: float = SYNC_S) -> bool:
+    """Whether an agent answers at ``path`` within ``sync_s`` seconds: it is brought in step and answers guest-ping."""
+    agent = Agent(path)
+    agent.sync()
+    share = deadline.within(sync_s)
+    try:
+        asked = False
+        while not share.expired and agent.phase is not Phase.LOST:
+            if agent.phase is Phase.SYNCED and not asked:
+                agent.send("guest-ping")
+                asked = True
+            if ready([agent.fileno()], share.remaining_s()):
+                agent.pump()
+            if any("return" in answer for answer in agent.answers):
+                return True
+        return False
+    finally:
+        agent.close()

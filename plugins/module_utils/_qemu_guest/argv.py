@@ -1,0 +1,136 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The command line of a guest. Pure: everything that depends on the host is decided before.
+
+Names of files are given to QEMU as JSON or as words of their own wherever it takes them so; else their commas are
+doubled, which is QEMU's way to mean a comma. No name is ever read as a protocol.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from .places import Places
+from .spec import Disk, Network, Spec
+
+# block/qapi: cache.direct, cache.no-flush and the device's write-cache for each mode of qemu(1)'s table.
+CACHES = {
+    "writeback": (False, False, True),
+    "none": (True, False, True),
+    "writethrough": (False, False, False),
+    "directsync": (True, False, False),
+    "unsafe": (False, True, True),
+}
+DEVICES = {"virtio": "virtio-blk", "scsi": "scsi-hd", "ide": "ide-hd", "nvme": "nvme", "cdrom": "ide-cd"}
+CARDS = {"virtio": "virtio-net", "e1000": "e1000", "e1000e": "e1000e", "rtl8139": "rtl8139"}
+AGENT_PORT = "org.qemu.guest_agent.0"
+
+
+def argv(spec: Spec, emulator: str, places: Places, accel: str) -> tuple[str, ...]:
+    """The words with which to start the guest. ``emulator`` is the program's path, ``accel`` is ``kvm`` or ``tcg``."""
+    return (
+        emulator,
+        *("-name", "guest=" + escaped(spec.name), "-uuid", spec.uuid),
+        *("-no-user-config", "-nodefaults"),  # exactly the declared devices, whatever the host's own settings
+        *("-machine", spec.machine, "-accel", accel, "-cpu", spec.cpu or ("host" if accel == "kvm" else "max")),
+        *("-m", "%dB" % spec.memory_bytes, "-smp", str(spec.cpus)),
+        *_firmware(spec),
+        *_kernel(spec),
+        *_disks(spec),
+        *_seed(spec),
+        *_networks(spec),
+        *_channels(spec, places),
+        *("-display", spec.display, *(("-vga", "none") if spec.display == "none" else ("-vga", "std"))),
+        # With -D and some log item, QEMU's later words go there too; "strace" never logs anything in a system emulator.
+        *("-D", places.qemu_log, "-d", "strace"),
+        *("-daemonize", "-pidfile", places.pidfile),
+        *spec.extra_args,
+    )
+
+
+def escaped(text: str) -> str:
+    """A value inside QEMU's key=value,key=value options."""
+    return text.replace(",", ",,")
+
+
+def _firmware(spec: Spec) -> Iterator[str]:
+    if spec.firmware and not spec.firmware_vars:
+        yield from ("-bios", spec.firmware)
+    elif spec.firmware:
+        yield from (
+            "-drive",
+            "if=pflash,unit=0,format=raw,readonly=on,file.driver=file,file.filename=" + escaped(spec.firmware),
+        )
+        yield from (
+            "-drive",
+            "if=pflash,unit=1,format=raw,file.driver=file,file.filename=" + escaped(spec.firmware_vars),
+        )
+
+
+def _kernel(spec: Spec) -> Iterator[str]:
+    for option, value in (("-kernel", spec.kernel), ("-initrd", spec.initrd), ("-append", spec.append)):
+        if value:
+            yield from (option, value)
+
+
+def _disks(spec: Spec) -> Iterator[str]:
+    if any(disk.interface == "scsi" for disk in spec.disks):
+        yield from ("-device", "virtio-scsi,id=scsi")
+    for index, disk in enumerate(spec.disks):
+        node = "disk%d" % index
+        yield from ("-blockdev", _blockdev(node, disk))
+        yield from ("-device", _disk_device(node, index, disk))
+
+
+def _blockdev(node: str, disk: Disk) -> str:
+    direct, no_flush, _write_cache = CACHES[disk.cache]
+    shared = {"read-only": disk.readonly, "discard": disk.discard, "cache": {"direct": direct, "no-flush": no_flush}}
+    file = dict(shared, driver="host_device" if disk.is_device else "file", filename=disk.path)
+    return json.dumps(dict(shared, driver=disk.format, file=file, **{"node-name": node}))
+
+
+def _disk_device(node: str, index: int, disk: Disk) -> str:
+    parts = [DEVICES[disk.interface], "drive=" + node, "bootindex=%d" % (index + 1)]
+    serial = disk.serial or (node if disk.interface == "nvme" else "")  # an nvme disk must have one
+    if serial:
+        parts.append("serial=" + serial)
+    if disk.interface == "scsi":
+        parts.append("bus=scsi.0")
+    if not disk.readonly:
+        parts.append("write-cache=" + ("on" if CACHES[disk.cache][2] else "off"))
+    return ",".join(parts)
+
+
+def _seed(spec: Spec) -> Iterator[str]:
+    if spec.seed:
+        yield from ("-blockdev", _blockdev("seed", Disk(spec.seed, "raw", readonly=True)))
+        yield from ("-device", "virtio-blk,drive=seed")
+
+
+def _networks(spec: Spec) -> Iterator[str]:
+    for index, network in enumerate(spec.networks):
+        if network.mode != "none":
+            yield from ("-netdev", _netdev("net%d" % index, network))
+            yield from ("-device", "%s,netdev=net%d,mac=%s" % (CARDS[network.model], index, network.mac))
+
+
+def _netdev(node: str, network: Network) -> str:
+    if network.mode == "tap":
+        return "tap,id=%s,ifname=%s,script=no,downscript=no" % (node, escaped(network.interface))
+    if network.mode == "bridge":
+        return "bridge,id=%s,br=%s" % (node, escaped(network.interface))
+    forwards = ["hostfwd=%s:%s:%d-:%d" % forward for forward in network.forwards]
+    return ",".join(["user", "id=" + node, *forwards])
+
+
+def _channels(spec: Spec, places: Places) -> Iterator[str]:
+    """The serial console, the monitor and the agent's port."""
+    yield from ("-chardev", "file,id=console,path=" + escaped(places.console_log), "-serial", "chardev:console")
+    yield from ("-chardev", "socket,id=qmp,server=on,wait=off,path=" + escaped(places.qmp_socket))
+    yield from ("-mon", "chardev=qmp,mode=control")
+    if spec.agent:
+        yield from ("-chardev", "socket,id=agent,server=on,wait=off,path=" + escaped(places.agent_socket))
+        yield from ("-device", "virtio-serial", "-device", "virtserialport,chardev=agent,name=" + AGENT_PORT)

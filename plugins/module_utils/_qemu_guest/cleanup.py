@@ -1,0 +1,97 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Takes away what a dead guest left behind: its pidfile, its sockets, and paths that the user named. Nothing else."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .._core.errors import describe
+from .._core.signals import held
+from .identify import Identity, Mark, mark
+from .qmp import Channel
+
+
+class Cleaned(NamedTuple):
+    """What became of one path: ``removed``, ``kept`` (it isn't the dead guest's) or ``failed``, with the reason."""
+
+    path: str
+    outcome: str
+    reason: str = ""
+
+
+def clean(identity: Identity) -> list[Cleaned]:
+    """Remove what belongs to a guest that is proven to be dead. Each path is tried, whatever became of the others."""
+    guest = identity.guest
+    tasks: list[tuple[str | None, Callable[[str, Mark | None], str]]] = [
+        (guest.pidfile, _remove_pidfile),
+        (guest.qmp_socket, _remove_socket),
+        (guest.agent_socket, _remove_socket),
+        *((path, _remove_declared) for path in guest.cleanup_paths),
+    ]
+    entries = []
+    with held():
+        for path, remove in tasks:
+            if path is not None and os.path.lexists(path):
+                entries.append(_attempt(path, remove, identity.marks.get(path)))
+    return entries
+
+
+def _attempt(path: str, remove: Callable[[str, Mark | None], str], known: Mark | None) -> Cleaned:
+    try:
+        kept = remove(path, known)
+    except FileNotFoundError:
+        return Cleaned(path, "removed", "it went by itself")
+    except OSError as error:
+        return Cleaned(path, "failed", describe(error))
+    return Cleaned(path, "kept", kept) if kept else Cleaned(path, "removed")
+
+
+def _remove_pidfile(path: str, known: Mark | None) -> str:
+    """Returns why it is kept, or nothing. Holds QEMU's own lock meanwhile, so that none can be starting with it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return "it is no regular file"
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return "another process has locked it since"
+        if mark(path) != known:
+            return "it was replaced since"
+        os.unlink(path)
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _remove_socket(path: str, known: Mark | None) -> str:
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return "it is no socket"
+    channel = Channel(path)
+    problem = channel.problem
+    channel.close()
+    if problem != "ECONNREFUSED":
+        return "another process listens there"
+    if mark(path) != known:
+        return "it was replaced since"
+    os.unlink(path)
+    return ""
+
+
+def _remove_declared(path: str, _known: Mark | None) -> str:
+    mode = os.lstat(path).st_mode
+    if stat.S_ISDIR(mode):
+        os.rmdir(path)  # an empty one only: what else lies there was not declared
+        return ""
+    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
+        raise PermissionError(errno.EPERM, "it is a device, which is never removed", path)
+    os.unlink(path)
+    return ""

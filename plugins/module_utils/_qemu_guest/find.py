@@ -1,0 +1,121 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a QEMU's own command line says of it, and the search for a guest of which only the name or the UUID is known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .._core.capabilities import Capability, has
+from .._core.errors import BadInput, Refused
+from .model import Guest
+from .process import arguments
+
+_MONITOR_OPTIONS = ("-qmp", "-qmp-pretty")
+
+
+class Claims(NamedTuple):
+    """What a QEMU was started with.
+
+    A process writes its command line itself, so this never outweighs what the kernel says.
+    """
+
+    name: str | None
+    uuid: str | None
+    pidfile: str | None
+    qmp_socket: str | None
+
+
+def is_qemu(argv: Sequence[str]) -> bool:
+    """Whether a command line is that of a QEMU system emulator, by the program's name."""
+    program = os.path.basename(argv[0]) if argv else ""
+    return program.startswith("qemu-system-") or program in ("qemu-kvm", "kvm")
+
+
+def claims(argv: Sequence[str]) -> Claims:
+    """Read a QEMU's command line. Relative paths are left out: what they were relative to is not known."""
+    name = uuid = pidfile = qmp_socket = None
+    chardevs: dict[str, str] = {}
+    for option, value in zip(argv, argv[1:]):
+        option = "-" + option.lstrip("-")
+        if option == "-name":
+            fields = suboptions(value, "guest")
+            name = fields.get("guest")
+        elif option == "-uuid":
+            uuid = value.lower()
+        elif option == "-pidfile":
+            pidfile = _absolute(value)
+        elif option in _MONITOR_OPTIONS and value.startswith("unix:"):
+            qmp_socket = _absolute(suboptions(value[5:], "path").get("path"))
+        elif option == "-chardev" and value.startswith("socket,"):
+            fields = suboptions(value, "backend")
+            chardevs[fields.get("id", "")] = fields.get("path", "")
+        elif option == "-mon":
+            fields = suboptions(value, "chardev")
+            if fields.get("mode") == "control":
+                qmp_socket = _absolute(chardevs.get(fields.get("chardev", "")))
+    return Claims(name, uuid, pidfile, qmp_socket)
+
+
+def suboptions(text: str, first: str) -> Mapping[str, str]:
+    """QEMU's ``value,key=value,…``, in which a doubled comma stands for one.
+
+    The unnamed first value is called ``first``.
+    """
+    fields: dict[str, str] = {}
+    for number, piece in enumerate(text.replace(",,", "\0").split(",")):
+        key, equals, value = piece.replace("\0", ",").partition("=")
+        if equals:
+            fields[key] = value
+        elif number == 0:
+            fields[first] = key
+    return fields
+
+
+def complete(guest: Guest) -> Guest | None:
+    """Find a guest of which only the name or the UUID is given, among the QEMU processes of this host; None if there
+    is no such.
+
+    Raises Refused where several match, or where this user can't see every process.
+    """
+    if not has(Capability.PROC):
+        raise BadInput(
+            guest.label, "a name or UUID alone can't be found on a system without /proc", "Give pidfile and qmp_socket"
+        )
+    matching = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        argv = arguments(int(entry))
+        if is_qemu(argv) and _claims_to_be(guest, claims(argv)):
+            matching.append((int(entry), claims(argv)))
+    if len(matching) > 1:
+        raise Refused(
+            "act on %s" % guest.label,
+            "several processes claim to be it (%s)" % ", ".join(str(pid) for pid, _claims in matching),
+            "Give pidfile or qmp_socket of the one that is meant",
+        )
+    if matching:
+        pid, said = matching[0]
+        return guest._replace(pid=pid, pidfile=said.pidfile, qmp_socket=said.qmp_socket)
+    if not arguments(1):
+        raise Refused(
+            "call %s absent" % guest.label,
+            "other users' processes are hidden from this one, so none matching proves nothing",
+            "Give pidfile or qmp_socket, or run the task as root",
+        )
+    return None
+
+
+def _claims_to_be(guest: Guest, said: Claims) -> bool:
+    if guest.name is not None and said.name != guest.name:
+        return False
+    return guest.uuid is None or said.uuid == guest.uuid.lower()
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path and os.path.isabs(path) else None

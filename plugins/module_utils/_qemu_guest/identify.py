@@ -1,0 +1,349 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which process is meant, if any: all the evidence must name one and the same, or nothing is sent to anybody."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from .._core.capabilities import Capability, has
+from .._core.errors import BadInput, storage_failed
+from . import process
+from .agent import Agent
+from .model import Guest, State
+from .process import Process
+from .qmp import Channel, Monitor, unix_listeners
+
+# A pidfile is written right after its process started; allows for clocks that tick coarsely.
+PIDFILE_SLACK_S = 2.0
+_NOBODY_THERE = ("ENOENT", "ENOTDIR", "ECONNREFUSED", "ENOTSOCK")
+
+
+class Pidfile(NamedTuple):
+    """A pidfile as found: its open descriptor, the number in it, and who holds QEMU's lock on it (None: nobody)."""
+
+    descriptor: int
+    pid: int | None
+    owner: int | None
+    written_at: float
+
+
+class Mark(NamedTuple):
+    """Device and inode."""
+
+    device: int
+    inode: int
+
+
+class Evidence(NamedTuple):
+    """Something that names a process."""
+
+    source: str
+    pid: int
+
+
+class Identity:
+    """What the evidence for one guest amounts to. Holds descriptors until ``close``.
+
+    ``state`` is ABSENT, STALE, IDENTITY_MISMATCH, UNPROVEN, or NO_MONITOR for a process that is held. ``problem``
+    explains the third and fourth.
+    """
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.state = State.ABSENT
+        self.problem = ""
+        self.process: Process | None = None
+        self.monitor: Monitor | None = None
+        self.agent: Agent | None = None
+        self.leftovers: list[str] = []
+        # What these paths were when we looked: only the same thing is taken away later.
+        self.marks = {path: mark(path) for path in (guest.pidfile, guest.qmp_socket, guest.agent_socket) if path}
+
+    def close(self) -> None:
+        """Let go of process and channels."""
+        self.close_channels()
+        if self.process is not None:
+            self.process.close()
+
+    def close_channels(self) -> None:
+        """Leave the monitor and the agent to others."""
+        for channel in (self.monitor, self.agent):
+            if channel is not None:
+                channel.close()
+
+
+def identify(guest: Guest) -> Identity:
+    """Collect the evidence and hold the process that it names. Connects to the sockets, and sends nothing.
+
+    Raises StorageFailed where something can't be read, and what :func:`find.complete` raises.
+    """
+    if guest.pidfile is None and guest.qmp_socket is None and guest.agent_socket is None and guest.pid is None:
+        from .find import complete
+
+        found = complete(guest)
+        if found is None:
+            return Identity(guest)
+        guest = found
+    for _again in range(3):
+        identity = Identity(guest)
+        try:
+            if _settle(identity):
+                return identity
+        except BaseException:
+            identity.close()
+            raise
+        identity.close()  # it ended while we looked: look again
+    identity = Identity(guest)
+    return _unproven(identity, "its process changes faster than it can be looked at")
+
+
+def _settle(identity: Identity) -> bool:
+    """Fill in the identity; False if the process named ended meanwhile."""
+    guest = identity.guest
+    pidfile = read_pidfile(guest.pidfile) if guest.pidfile else None
+    try:
+        identity.monitor = Monitor(guest.qmp_socket) if guest.qmp_socket else None
+        identity.agent = Agent(guest.agent_socket) if guest.agent_socket else None
+        for channel in (identity.monitor, identity.agent):
+            _check_permission(channel)
+        evidence = _evidence(identity, pidfile)
+        if not has(Capability.PIDFD):
+            _without_descriptors(identity, pidfile)
+            return True
+        if not evidence:
+            _nobody(identity, pidfile)
+            return True
+        if pidfile is not None and pidfile.pid is not None:
+            evidence.append(Evidence("the number in pidfile %s" % guest.pidfile, pidfile.pid))
+        if len({item.pid for item in evidence}) > 1:
+            _mismatch(identity, "; ".join("%s says %d" % item for item in evidence))
+            return True
+        if evidence[0].pid == 0:
+            _unproven(identity, "the owner of its pidfile lives in another pid namespace")
+            return True
+        return _hold(identity, pidfile, evidence[0].pid)
+    finally:
+        if pidfile is not None:
+            os.close(pidfile.descriptor)
+
+
+def _evidence(identity: Identity, pidfile: Pidfile | None) -> list[Evidence]:
+    """What names a process that lives. The number in a pidfile that nobody locks names nothing by itself."""
+    guest = identity.guest
+    found = []
+    if pidfile is not None and pidfile.owner is not None:
+        found.append(Evidence("the lock on pidfile %s" % guest.pidfile, pidfile.owner))
+    for channel in (identity.monitor, identity.agent):
+        pid = _listener(channel) if channel is not None else None
+        if channel is not None and pid is not None:
+            found.append(Evidence("the listener at %s" % channel.path, pid))
+    seen = process.stat(guest.pid) if guest.pid is not None else None
+    if guest.pid is not None and seen is not None and seen.state not in ("Z", "X"):  # those have ended
+        found.append(Evidence("the option pid", guest.pid))
+    return found
+
+
+def _hold(identity: Identity, pidfile: Pidfile | None, pid: int) -> bool:
+    """Hold the process and prove, once it is held, that it is the one that the evidence named."""
+    started = _started_ticks(pid)
+    held = None
+    for channel in (identity.monitor, identity.agent):
+        if held is None and channel is not None and channel.usable:
+            held = process.hold_peer(channel.connection)
+    if held is None:
+        held = process.hold(pid)
+    if held is None:
+        return False
+    identity.process = held
+    if not held.alive() or _started_ticks(pid) != started:
+        return False
+    if pidfile is not None and pidfile.owner is not None and process.lock_owner(pidfile.descriptor) != pid:
+        return False
+    if not _proven_by_kernel(identity, pidfile):
+        from .find import is_qemu
+
+        argv = process.arguments(pid)
+        if not is_qemu(argv):
+            _mismatch(identity, "process %d is no QEMU but %s" % (pid, argv[0] if argv else "unreadable"))
+            return True
+    identity.state = State.NO_MONITOR
+    return True
+
+
+def _started_ticks(pid: int) -> int | None:
+    seen = process.stat(pid)
+    return seen.started_ticks if seen is not None else None
+
+
+def _proven_by_kernel(identity: Identity, pidfile: Pidfile | None) -> bool:
+    """Whether a lock or a listening socket ties the process to the guest, and not just a number that somebody wrote
+    down.
+    """
+    if pidfile is not None and pidfile.owner is not None:
+        return True
+    return any(channel is not None and channel.usable for channel in (identity.monitor, identity.agent))
+
+
+def _nobody(identity: Identity, pidfile: Pidfile | None) -> None:
+    """Nothing names a living process: say so only if nothing could be hiding."""
+    guest = identity.guest
+    if guest.pid is not None and not has(Capability.PROC):
+        _unproven(
+            identity, "without /proc it can't be told what process %d is; give its pidfile or qmp_socket" % guest.pid
+        )
+        return
+    for channel in (identity.monitor, identity.agent):
+        if channel is None:
+            continue
+        if channel.usable or channel.problem == "EAGAIN":
+            _unproven(identity, "somebody listens at %s, in a place that this task can't see" % channel.path)
+            return
+        if unix_listeners(channel.path):
+            _unproven(
+                identity,
+                "a living process still listens at %s, although the file was removed or replaced" % channel.path,
+            )
+            return
+    if pidfile is not None and pidfile.pid is not None and _unlocked_qemu(pidfile.pid, pidfile):
+        _unproven(
+            identity,
+            "pidfile %s isn't locked, as QEMU would have it, but names the QEMU process %d; "
+            "give its qmp_socket or pid, or remove the pidfile if another guest's" % (guest.pidfile, pidfile.pid),
+        )
+        return
+    identity.leftovers = leftovers(identity, pidfile)
+    identity.state = State.STALE if identity.leftovers else State.ABSENT
+
+
+def _unlocked_qemu(pid: int, pidfile: Pidfile) -> bool:
+    """Whether the number in an unlocked pidfile may be right: a QEMU that is older than the file.
+
+    A younger one reuses the number.
+    """
+    from .find import is_qemu
+
+    started_at = process.started_at(pid)
+    if started_at is None or not is_qemu(process.arguments(pid)):
+        return False
+    return started_at <= pidfile.written_at + PIDFILE_SLACK_S
+
+
+def leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:
+    """The files of a guest that has no process any more: an unlocked pidfile, sockets without a listener, declared
+    paths.
+    """
+    guest = identity.guest
+    found = [guest.pidfile] if pidfile is not None and guest.pidfile is not None else []
+    found += [
+        channel.path
+        for channel in (identity.monitor, identity.agent)
+        if channel is not None and channel.problem == "ECONNREFUSED" and _is_socket(channel.path)
+    ]
+    found += [path for path in guest.cleanup_paths if os.path.lexists(path)]
+    return found
+
+
+def read_pidfile(path: str) -> Pidfile | None:
+    """Open a pidfile and see who holds it; None if there is none. Raises StorageFailed, BadInput."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise storage_failed(_named(error, path), "Reading the pidfile") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput("pidfile", "%s is no regular file" % path, "Name the file that QEMU's -pidfile names")
+        text = os.read(descriptor, 64).strip()
+        written_at = status.st_mtime
+        return Pidfile(descriptor, int(text) if text.isdigit() else None, process.lock_owner(descriptor), written_at)
+    except OSError as error:
+        os.close(descriptor)
+        raise storage_failed(_named(error, path), "Reading the pidfile") from None
+    except BadInput:
+        os.close(descriptor)
+        raise
+
+
+def _named(error: OSError, path: str) -> OSError:
+    return OSError(error.errno, error.strerror, path)
+
+
+def _listener(channel: Channel) -> int | None:
+    """Who listens at a channel's other end; None if nobody does or that can't be seen."""
+    if channel.usable:
+        return process.peer_pid(channel.connection)
+    if channel.problem != "EAGAIN":
+        return None
+    for inode in unix_listeners(channel.path):  # its queue is full: /proc knows it all the same
+        owner = process.socket_owner(inode)
+        if owner is not None:
+            return owner
+    return None
+
+
+def _without_descriptors(identity: Identity, pidfile: Pidfile | None) -> None:
+    """No pidfd here: QEMU's lock on its pidfile proves life and death; whose monitor it is, the guest's name or UUID
+    must tell.
+    """
+    guest = identity.guest
+    listened = any(channel is not None and channel.usable for channel in (identity.monitor, identity.agent))
+    if pidfile is not None and pidfile.owner:
+        if guest.pid not in (None, pidfile.owner):
+            _mismatch(identity, "pidfile %s is locked by %d, not %s" % (guest.pidfile, pidfile.owner, guest.pid))
+            return
+        identity.process = process.LockingProcess(pidfile.owner, os.dup(pidfile.descriptor))
+        identity.state = State.NO_MONITOR
+        if identity.monitor is not None and guest.name is None and guest.uuid is None:
+            _unproven(
+                identity,
+                "this system doesn't tell whose monitor a socket is; give name or uuid as well, to compare over it",
+            )
+        return
+    if listened or guest.pid is not None:
+        _unproven(identity, "this system can't hold a process; give a pidfile that QEMU itself wrote and locks")
+        return
+    _nobody(identity, pidfile)
+
+
+def _check_permission(channel: Channel | None) -> None:
+    """Raises StorageFailed where a socket may not be used at all; nobody listening is an answer."""
+    if channel is None or channel.problem in ("", "EAGAIN", *_NOBODY_THERE):
+        return
+    number = getattr(errno, channel.problem, errno.EIO)
+    raise storage_failed(OSError(number, os.strerror(number), channel.path), "Connecting")
+
+
+def mark(path: str) -> Mark | None:
+    """Which file a path is; None where there is none."""
+    try:
+        seen = os.lstat(path)
+    except OSError:
+        return None
+    return Mark(seen.st_dev, seen.st_ino)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _mismatch(identity: Identity, problem: str) -> Identity:
+    identity.close_channels()
+    identity.state, identity.problem = State.IDENTITY_MISMATCH, problem
+    return identity
+
+
+def _unproven(identity: Identity, problem: str) -> Identity:
+    identity.close_channels()
+    identity.state, identity.problem = State.UNPROVEN, problem
+    return identity

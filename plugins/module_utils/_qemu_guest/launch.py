@@ -1,0 +1,233 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Starting a guest: QEMU daemonises, so what starts it here ends at once, and the guest lives on by itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .._core.capabilities import Capability, has
+from .._core.command import find_tool, run
+from .._core.errors import BadInput, CommandFailed, LifecycleError, Refused, TimedOut, ToolMissing
+from .._core.files import remove
+from .._core.wait import Deadline, ready
+from .accel import choose
+from .argv import argv
+from .places import Places, prepare_folder
+from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
+from .ready import qemu_said
+from .record import Definition, Phase, Record, write_record
+from .spec import Spec
+
+PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architecture"
+KILL_S = 5.0
+_ADVICE = (
+    (
+        r"Could not set up host forwarding rule '(\w+:[\d.]*:\d+)",
+        "Another program has that port of the host ({0}): choose another host_port, or end it.",
+    ),
+    (
+        r'Failed to get (?:shared )?"?\w+"? lock|Failed to lock byte',
+        "Another process has that image open: shut that machine down first, or give this one an image of its own.",
+    ),
+    (r"Image is not in (\S+) format", "The image isn't {0}: correct the disk's format (qemu_img_info tells it)."),
+    (
+        r"Could not access KVM kernel module",
+        "KVM can't be used here: set accel to auto or tcg, or let this user use /dev/kvm.",
+    ),
+    (
+        r"cannot set up guest memory|Cannot allocate memory",
+        "The host can't give that much memory: lower memory, or end something else.",
+    ),
+    (r"[Uu]nsupported machine type", "QEMU lists what it has by -machine help."),
+    (r"unable to find CPU model", "QEMU lists what it has by -cpu help."),
+    (
+        r"could not configure /dev/net/tun|bridge helper failed|failed to launch bridge helper",
+        "The host's network device can't be used by this user: create it and let the user use it, or take mode user.",
+    ),
+    (r"[Cc]annot lock pid file|Cannot lock PID file", "Another start of this guest is under way: run the task again."),
+    (r"Could not open '([^']*)': Permission denied", "Let this user read and write {0}."),
+)
+
+
+class StartFailed(LifecycleError):
+    """QEMU refused to start. Next step: read its words."""
+
+    kind = "start_failed"
+
+    def __init__(self, name: str, said: str, command: tuple[str, ...], rc: int) -> None:
+        super().__init__(
+            "QEMU did not start the guest %s: %s. %s"
+            % (name, said.rstrip(".") or "it said nothing and left with %d" % rc, advice(said)),
+            said=said,
+            argv=list(command),
+            rc=rc,
+        )
+
+
+class Started(NamedTuple):
+    """A start that came to pass."""
+
+    record: Record
+    advice: str
+
+
+def start(spec: Spec, declared: Definition, places: Places, deadline: Deadline) -> Started:
+    """Start QEMU and return once it has daemonised, which is after it opened every file and socket.
+
+    What is left of an earlier run in the guest's directory is replaced.
+
+    Raises BadInput, Refused, ToolMissing, StartFailed, TimedOut.
+    """
+    check_files(spec)
+    emulator = _find_emulator(spec.emulator)
+    prepare_folder(places.folder)
+    check_nobody(spec.name, places)
+    accelerator = choose(spec.accel, emulator, places.base, deadline)
+    spec = spec._replace(disks=tuple(disk._replace(is_device=_is_device(disk.path)) for disk in spec.disks))
+    command = argv(spec, emulator, places, accelerator.name)
+    _remove_leftovers(places)
+    record = Record(Phase.STARTING, 0, declared, accelerator.name, command)
+    write_record(places.record, record)
+    try:
+        run(command, "starting the guest %s" % spec.name, deadline)
+    except CommandFailed as failed:
+        said = (qemu_said(places) + "\n" + _plain(str(failed.facts["stderr"]))).strip()
+        error = StartFailed(spec.name, said, command, int(str(failed.facts["rc"])))
+        _forget(places, error)
+        raise error from None
+    except TimedOut as error:
+        _end(places, error)
+        _forget(places, error)
+        raise
+    return Started(record, accelerator.advice)
+
+
+def living_process(places: Places) -> Process | None:
+    """Hold the process that has the guest's pidfile locked, as QEMU does while it lives; None if none has."""
+    try:
+        descriptor = os.open(places.pidfile, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    held: HeldProcess | None = None
+    try:
+        pid = lock_owner(descriptor)
+        if not pid:
+            return None
+        if not has(Capability.PIDFD):
+            return LockingProcess(pid, os.dup(descriptor))
+        held = hold(pid)
+        if held is None or lock_owner(descriptor) == pid:
+            return held
+        held.close()  # it ended while we looked, and its number may be a stranger's by now
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def advice(said: str) -> str:
+    """What to do about QEMU's words."""
+    for pattern, hint in _ADVICE:
+        found = re.search(pattern, said)
+        if found:
+            return hint.format(*found.groups())
+    return "Correct the option that it names."
+
+
+def _find_emulator(declared: str) -> str:
+    if not os.path.isabs(declared):
+        return find_tool(declared, PACKAGE)
+    if not os.access(declared, os.X_OK):
+        raise ToolMissing(os.path.basename(declared), PACKAGE, [os.path.dirname(declared)])
+    return declared
+
+
+def check_files(spec: Spec) -> None:
+    """Raises BadInput for a file that is not there, before anything is touched."""
+    for option, path in _files(spec):
+        try:
+            mode = os.stat(path).st_mode
+        except FileNotFoundError:
+            raise BadInput(
+                option,
+                "%s is not there" % path,
+                "Make it first (a disk with vmops.lifecycle.qemu_img), or correct the path",
+            ) from None
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise BadInput(option, "%s is neither a file nor a block device" % path, "Name the file itself")
+
+
+def check_nobody(name: str, places: Places) -> None:
+    """A guest whose pidfile was removed or replaced lives on all the same: its sockets must not be taken from it.
+
+    Raises Refused.
+    """
+    from .identify import identify
+    from .model import Guest
+
+    identity = identify(Guest(places.pidfile, places.qmp_socket, places.agent_socket))
+    identity.close()
+    if identity.state.is_down:
+        return
+    seen = identity.problem
+    if identity.process is not None:
+        seen = "process %d still serves its sockets, and its pidfile is gone" % identity.process.pid
+    raise Refused(
+        "start the guest %s" % name,
+        "it may be running already: " + seen,
+        "Shut it down first: qemu_guest_shutdown with qmp_socket %s, or with its pid" % places.qmp_socket,
+    )
+
+
+def _files(spec: Spec) -> Iterator[tuple[str, str]]:
+    for index, disk in enumerate(spec.disks):
+        yield "disks[%d].path" % index, disk.path
+    for option in ("seed", "firmware", "firmware_vars", "kernel", "initrd"):
+        path = getattr(spec, option)
+        if path:
+            yield option, path
+
+
+def _is_device(path: str) -> bool:
+    return stat.S_ISBLK(os.stat(path).st_mode)
+
+
+def _remove_leftovers(places: Places) -> None:
+    """What a killed QEMU left. Nobody holds the pidfile or listens, and only QEMU of this guest makes the others."""
+    for path in (places.pidfile, places.qmp_socket, places.agent_socket, places.console_log, places.qemu_log):
+        remove(path)
+
+
+def _forget(places: Places, error: LifecycleError) -> None:
+    """After a start that did not come to pass nothing but the logs stays."""
+    for path in (places.record, places.pidfile, places.qmp_socket, places.agent_socket):
+        try:
+            remove(path)
+        except OSError as second:
+            error.attach(second, "removing %s" % path)
+
+
+def _end(places: Places, error: LifecycleError) -> None:
+    """End a QEMU of ours that hangs before its guest ever ran."""
+    process = living_process(places)
+    if process is None:
+        return
+    try:
+        process.signal(signal.SIGKILL)
+        descriptor = process.fileno()
+        ready(() if descriptor is None else (descriptor,), KILL_S)
+    except OSError as second:
+        error.attach(second, "ending process %d" % process.pid)
+    finally:
+        process.close()
+
+
+def _plain(stderr: str) -> str:
+    return "\n".join(re.sub(r"^qemu[\w-]*: ", "", line) for line in stderr.splitlines())

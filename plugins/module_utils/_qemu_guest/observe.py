@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One look at many guests: who they are, then what they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from .._core.wait import Deadline
+from .identify import Identity, identify
+from .model import Guest, State
+from .probe import Probe, probe
+
+# A look this young is used again, if QEMU has reported nothing since: asking anew costs each guest a turn of a busy
+# host.
+FRESH_S = 1.0
+
+
+class Sight(NamedTuple):
+    """What was seen of one guest, and when on the monotonic clock."""
+
+    identity: Identity
+    seen: Probe
+    at: float
+
+
+def look(
+    guests: Sequence[Guest], deadline: Deadline, before: Sequence[Sight] = (), details: bool = False
+) -> list[Sight]:
+    """Look at every guest. What an earlier look left open and still serves is used again, all else is closed.
+
+    Raises what :func:`identify.identify` raises.
+    """
+    known = dict(zip(guests, before))
+    fresh = {guest: sight for guest, sight in known.items() if _is_fresh(sight)}
+    others = [guest for guest in guests if guest not in fresh]
+    identities = [_identity(guest, known.get(guest)) for guest in others]
+    now = time.monotonic()
+    for guest, identity, seen in zip(others, identities, probe(identities, deadline, details)):
+        if identity.process is not None and not identity.process.alive():  # it ended while we asked
+            identity.close()
+            identity = identify(guest)
+            seen = probe([identity], deadline, details)[0]
+        fresh[guest] = Sight(identity, seen, now)
+    return [fresh[guest] for guest in guests]
+
+
+def _is_fresh(sight: Sight) -> bool:
+    monitor = sight.identity.monitor
+    if monitor is None or not _serves(sight.identity) or time.monotonic() - sight.at > FRESH_S:
+        return False
+    return not monitor.pump() and monitor.usable
+
+
+def _identity(guest: Guest, before: Sight | None) -> Identity:
+    if before is not None and _serves(before.identity):
+        return before.identity
+    if before is not None:
+        before.identity.close()
+    return identify(guest)
+
+
+def _serves(identity: Identity) -> bool:
+    """Whether what is held and connected can go on being used."""
+    held, monitor = identity.process, identity.monitor
+    if identity.state is not State.NO_MONITOR or held is None or not held.alive():
+        return False
+    return monitor is None or (monitor.usable and not monitor.outstanding)
+
+
+def view_of(sight: Sight) -> Mapping[str, object]:
+    """What is managed of a guest: whether it runs, and what lies about when it doesn't."""
+    state = sight.seen.state
+    if state.is_down:
+        return {"guest": sight.identity.guest.label, "state": "down", "files": list(sight.identity.leftovers)}
+    unknown = state in (State.IDENTITY_MISMATCH, State.UNPROVEN)
+    return {"guest": sight.identity.guest.label, "state": "unknown" if unknown else "up", "files": []}

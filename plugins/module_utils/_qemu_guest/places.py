@@ -1,0 +1,123 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where a guest keeps what it needs while it runs: a private directory with fixed names, made from the guest's name."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from typing import NamedTuple
+
+from .._core.errors import BadInput, Refused
+
+# What fits in sockaddr_un.sun_path with its final zero byte: 108 bytes on Linux, 104 elsewhere (unix(7)).
+SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+
+
+class Places(NamedTuple):
+    """The files of one guest."""
+
+    base: str
+    folder: str
+    pidfile: str
+    qmp_socket: str
+    agent_socket: str
+    console_log: str
+    qemu_log: str
+    record: str
+    lock: str
+
+
+def places(name: str, run_dir: str | None) -> Places:
+    """The places of the guest ``name`` below ``run_dir`` (None: the user's own default). Raises BadInput."""
+    if not _NAME.match(name):
+        raise BadInput(
+            "name",
+            "%r can't name a guest" % name,
+            "Use 1 to 63 letters, digits, dots, dashes and underscores, a letter or digit first",
+        )
+    base = default_base() if run_dir is None else run_dir
+    if not os.path.isabs(base) or "%" in base or "\n" in base:  # QEMU takes a % in a log file's name for a placeholder
+        raise BadInput(
+            "run_dir", "%r can't be used" % base, "Name a directory by its absolute path, without % and line breaks"
+        )
+    base = os.path.normpath(base)
+    folder = os.path.join(base, name)
+    found = Places(
+        base=base,
+        folder=folder,
+        pidfile=os.path.join(folder, "qemu.pid"),
+        qmp_socket=os.path.join(folder, "qmp.sock"),
+        agent_socket=os.path.join(folder, "agent.sock"),
+        console_log=os.path.join(folder, "console.log"),
+        qemu_log=os.path.join(folder, "qemu.log"),
+        record=os.path.join(folder, "guest.json"),
+        lock=os.path.join(base, ".%s.vmops-lock" % name),
+    )
+    length = len(os.fsencode(found.agent_socket))
+    if length > SOCKET_PATH_BYTES:
+        raise BadInput(
+            "run_dir",
+            "the socket %s would have a path of %d bytes, and the system allows %d"
+            % (found.agent_socket, length, SOCKET_PATH_BYTES),
+            "Choose a directory with a shorter path, such as %s" % default_base(),
+        )
+    return found
+
+
+def default_base() -> str:
+    """The directory below which guests run if no other is declared: a restart of the host empties it."""
+    if os.geteuid() == 0:
+        return "/run/vmops"
+    own = os.environ.get("XDG_RUNTIME_DIR") or "/run/user/%d" % os.geteuid()
+    if os.path.isdir(own):
+        return os.path.join(own, "vmops")
+    return "/tmp/vmops-%d" % os.geteuid()  # a session without logind; whose it is, prepare_base() checks
+
+
+def prepare_base(base: str) -> None:
+    """Make the directory below which guests run, if need be, or make sure that no stranger can put others' files there.
+
+    Raises Refused.
+    """
+    if not os.path.lexists(base):
+        os.makedirs(base, 0o700, exist_ok=True)
+    seen = os.stat(base)
+    if not stat.S_ISDIR(seen.st_mode):
+        raise Refused("use %s" % base, "it is no directory", "Choose another run_dir")
+    open_to_all = bool(seen.st_mode & stat.S_IWOTH) and not seen.st_mode & stat.S_ISVTX
+    if seen.st_uid not in (os.geteuid(), 0) or open_to_all:
+        raise Refused(
+            "use %s" % base,
+            "others may replace what lies in it (owner %d, mode %04o)" % (seen.st_uid, stat.S_IMODE(seen.st_mode)),
+            "Choose a run_dir that belongs to the task's own user",
+        )
+
+
+def prepare_folder(folder: str) -> None:
+    """Make one guest's directory for this user alone, or make sure that it is so. Raises Refused."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass
+    check_folder(folder)
+
+
+def check_folder(folder: str) -> None:
+    """Make sure that a guest's directory, if there is one, is this user's alone. Raises Refused."""
+    try:
+        seen = os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    private = stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid() and not seen.st_mode & 0o077
+    if not private:
+        raise Refused(
+            "run a guest in %s" % folder,
+            "it isn't a directory of this user alone (owner %d, mode %04o)" % (seen.st_uid, stat.S_IMODE(seen.st_mode)),
+            "Who can write there can take the place of the guest's sockets: remove it or choose another run_dir",
+        )

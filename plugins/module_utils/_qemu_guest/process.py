@@ -1,0 +1,252 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A process that is held, so that no other can take its place: proof of life, proof of death, and the only way to
+signal.
+
+On Linux a pidfd holds it. Elsewhere the lock that QEMU keeps on its pidfile until it ends tells life from death, but
+nothing there can be signalled safely, so nothing is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from .._core.capabilities import Capability, has
+
+SO_PEERPIDFD = 77  # Linux 6.5, include/uapi/asm-generic/socket.h; Python has no name for it
+# Bytes 100 to 199 of an image are QEMU's permissions in use, 101 is "writes" (QEMU, block/file-posix.c).
+IMAGE_WRITER_BYTE = 101
+# struct flock: (format, names of its fields in order). Linux puts type and whence first, BSD and macOS last.
+_FLOCK = ("hhqqi", 0, 4) if sys.platform.startswith("linux") else ("qqihhi", 3, 2)
+
+
+class Process(Protocol):
+    """One process, and for as long as this object is open never another of the same number."""
+
+    pid: int
+
+    def fileno(self) -> int | None:
+        """A descriptor that becomes readable when the process has ended; None where there is none and ``alive`` must
+        be asked.
+        """
+
+    def alive(self) -> bool:
+        """Whether it still runs. False is proof: the kernel has torn it down."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to this process and to no other. Raises ProcessLookupError, PermissionError."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class HeldProcess:
+    """A process held by a pidfd."""
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self._descriptor = descriptor
+
+    def fileno(self) -> int | None:
+        return self._descriptor
+
+    def alive(self) -> bool:
+        poller = select.poll()
+        poller.register(self._descriptor, select.POLLIN)
+        return not poller.poll(0)
+
+    def signal(self, number: signal.Signals) -> None:
+        signal.pidfd_send_signal(self._descriptor, number)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class LockingProcess:
+    """A process known by the lock that it keeps on its pidfile: it can be watched, never signalled.
+
+    A lock's owner can't be another process of the same number: the kernel drops the lock when the owner ends.
+    """
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self._descriptor = descriptor
+
+    def fileno(self) -> int | None:
+        return None
+
+    def alive(self) -> bool:
+        return lock_owner(self._descriptor) == self.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        raise PermissionError("this system has no process descriptors, so no signal is sent")
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def hold(pid: int) -> HeldProcess | None:
+    """Hold the process that has this number now; None if there is none.
+
+    Whether it is the one meant must be checked *afterwards*.
+    """
+    try:
+        return HeldProcess(pid, os.pidfd_open(pid))
+    except ProcessLookupError:
+        return None
+
+
+def hold_peer(connection: socket.socket) -> HeldProcess | None:
+    """Hold the process that listens at the other end of a Unix socket.
+
+    None where the peer is unknown: it has ended, or lives in another pid namespace. Linux before 6.5 has no
+    SO_PEERPIDFD: there the peer's number is held, and the connection, still open afterwards, shows that it was not
+    reused.
+    """
+    pid = peer_pid(connection)
+    if pid is None:
+        return None
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4)
+    except OSError:
+        process = hold(pid)
+        if process is not None and hung_up(connection):
+            process.close()
+            return None
+        return process
+    return HeldProcess(pid, struct.unpack("i", raw)[0])
+
+
+def peer_pid(connection: socket.socket) -> int | None:
+    """The number of the process that listens at the other end; None where the system doesn't tell."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None or not has(Capability.PIDFD):
+        return None
+    pid = int(struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, 12))[0])
+    return pid if pid > 0 else None
+
+
+def hung_up(connection: socket.socket) -> bool:
+    """Whether the other end has closed."""
+    poller = select.poll()
+    poller.register(connection, 0)
+    return bool(poller.poll(0))
+
+
+def lock_owner(descriptor: int) -> int | None:
+    """Who holds a POSIX write lock on an open file: its pid (0 if in a namespace out of sight), or None if nobody does.
+
+    QEMU locks its pidfile for as long as it runs. A lock of this very process can't be seen, which never happens here.
+    """
+    layout, kind_at, pid_at = _FLOCK
+    fields = [0] * len(layout)
+    fields[kind_at] = fcntl.F_WRLCK
+    fields = list(struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(layout, *fields))))
+    return None if fields[kind_at] == fcntl.F_UNLCK else fields[pid_at]
+
+
+class Stat(NamedTuple):
+    """From /proc/PID/stat: the state letter (R, S, D, T, t, Z, X) and the start time in clock ticks since boot."""
+
+    state: str
+    started_ticks: int
+
+
+def stat(pid: int) -> Stat | None:
+    """None where the process or /proc is not there."""
+    text = _read_proc(pid, "stat")
+    if not text:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()  # the name before it may hold anything
+    return Stat(fields[0].decode(), int(fields[19]))  # fields 3 and 22 of proc(5)
+
+
+def arguments(pid: int) -> list[str]:
+    """The command line of a process; empty where it can't be read."""
+    return [os.fsdecode(word) for word in _read_proc(pid, "cmdline").split(b"\0")[:-1]]
+
+
+def waits_in(pid: int) -> str:
+    """The kernel function in which a process waits; empty where that can't be read."""
+    return _read_proc(pid, "wchan").decode("ascii", "replace")
+
+
+def started_at(pid: int) -> float | None:
+    """When a process started: seconds since the epoch, exact to a clock tick or so; None where /proc doesn't tell."""
+    seen = stat(pid)
+    if seen is None:
+        return None
+    ago_s = time.clock_gettime(time.CLOCK_BOOTTIME) - seen.started_ticks / os.sysconf("SC_CLK_TCK")
+    return time.time() - ago_s
+
+
+def written_images(pid: int) -> list[str]:
+    """The files on which a process holds QEMU's lock of a writer; empty where /proc may not be read."""
+    found = []
+    for name in _names("/proc/%d/fdinfo" % pid):
+        try:
+            with open("/proc/%d/fdinfo/%s" % (pid, name), encoding="ascii", errors="replace") as file:
+                if any(_covers_writer_byte(line) for line in file if line.startswith("lock:")):
+                    found.append(os.readlink("/proc/%d/fd/%s" % (pid, name)))
+        except OSError:
+            continue  # it was closed meanwhile
+    return found
+
+
+def socket_owner(inode: int) -> int | None:
+    """A process that has this socket open; None where none is seen by this user."""
+    wanted = "socket:[%d]" % inode
+    for entry in _names("/proc"):
+        if entry.isdigit() and wanted in _open_files(entry):
+            return int(entry)
+    return None
+
+
+def _open_files(pid: str) -> Iterator[str]:
+    for name in _names("/proc/%s/fd" % pid):
+        try:
+            yield os.readlink("/proc/%s/fd/%s" % (pid, name))
+        except OSError:
+            continue  # it was closed meanwhile
+
+
+def _names(folder: str) -> list[str]:
+    """Empty where the process has ended or belongs to somebody else, and where there is no /proc."""
+    try:
+        return os.listdir(folder) if has(Capability.PROC) else []
+    except OSError:
+        return []
+
+
+def _covers_writer_byte(line: str) -> bool:
+    """``lock: 1: OFDLCK ADVISORY READ -1 fe:00:123 100 101``: does it cover byte 101?"""
+    words = line.split()
+    if len(words) < 9 or words[2] != "OFDLCK":
+        return False
+    last = sys.maxsize if words[8] == "EOF" else int(words[8])
+    return int(words[7]) <= IMAGE_WRITER_BYTE <= last
+
+
+def _read_proc(pid: int, name: str) -> bytes:
+    if not has(Capability.PROC):
+        return b""
+    try:
+        with open("/proc/%d/%s" % (pid, name), "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""

@@ -1,0 +1,187 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Waiting until a guest is up, with an eye on its process: one that ends is reported at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import NamedTuple
+
+from .._core.errors import LifecycleError, TimedOut
+from .._core.wait import Deadline, ready
+from .agent import listens, ping
+from .places import Places
+from .process import Process
+from .qmp import Monitor, MonitorFailed, execute, open_monitor
+from .spec import Readiness, ReadyKind
+
+# For what nobody announces (a file that grows, a port that opens): short against a boot, long against a look's cost.
+EVERY_S = 0.1
+CONNECT_S = 0.5
+TAIL_BYTES = 2000
+_USERNET = re.compile(r"^\s*TCP\[(\w+)\]\s+\S+\s+\S+\s+(\d+)\s", re.MULTILINE)
+# QEMU's user network takes a connection before the guest does; in these states the guest has not (libslirp, tcpstates).
+_NOT_TAKEN = ("HOST_FORWARD", "SYN_SENT", "SYN_RECEIVED", "CLOSED")
+
+
+class Ended(LifecycleError):
+    """The guest ended before it was ready. Next step: read what QEMU and the guest said."""
+
+    kind = "guest_ended"
+
+    def __init__(self, name: str, after_s: float, places: Places) -> None:
+        said, console = qemu_said(places), tail(places.console_log)
+        super().__init__(
+            "The guest %s ended, %.1f s into this task, before it was ready. QEMU said: %s. Its console ended with: %s."
+            " All of it is in %s."
+            % (name, after_s, said or "nothing", _last_lines(console) or "nothing", places.folder),
+            qemu=said,
+            console=console,
+        )
+
+
+class Wait(NamedTuple):
+    """What is waited for, where."""
+
+    name: str
+    readiness: Readiness
+    places: Places
+    forwarded: bool
+
+
+def wait_until_ready(wait: Wait, process: Process, deadline: Deadline) -> None:
+    """Return once the guest is up as asked for.
+
+    :raises Ended: as soon as its process has ended.
+    :raises TimedOut: the guest runs on.
+    """
+    monitor = _monitor(wait, process, deadline)
+    try:
+        while not _is_up(wait, monitor, deadline):
+            if deadline.expired:
+                raise _too_late(wait, process, deadline)
+            _pause(wait, process, deadline)
+            if monitor is not None:
+                monitor.pump()
+    except MonitorFailed:
+        _pause(wait, process, deadline)  # mostly it is gone because QEMU is
+        if deadline.expired:
+            raise _too_late(wait, process, deadline) from None
+        raise
+    finally:
+        if monitor is not None:
+            monitor.close()
+
+
+def accepted(usernet: str, port: int) -> bool:
+    """Whether the guest has taken a connection to the host's ``port``, by QEMU's own list ("info usernet")."""
+    return any(int(at) == port and state not in _NOT_TAKEN for state, at in _USERNET.findall(usernet))
+
+
+def qemu_said(places: Places) -> str:
+    """QEMU's own words, without its name before each line."""
+    lines = tail(places.qemu_log).splitlines()
+    return "\n".join(re.sub(r"^qemu[\w-]*: ", "", line) for line in lines if line.strip())
+
+
+def tail(path: str) -> str:
+    """The last part of a log; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _monitor(wait: Wait, process: Process, deadline: Deadline) -> Monitor | None:
+    """The guest's monitor, once it answers; None if another client holds it: that it is held shows that QEMU is up."""
+    while True:
+        try:
+            return open_monitor(wait.places.qmp_socket, deadline)
+        except MonitorFailed as failed:
+            if failed.reason == "busy":
+                return None
+            if deadline.expired:
+                raise _too_late(wait, process, deadline) from None
+        _pause(wait, process, deadline)
+
+
+def _pause(wait: Wait, process: Process, deadline: Deadline) -> None:
+    """Let a moment pass. Raises Ended when the process has."""
+    descriptor = process.fileno()
+    ready(() if descriptor is None else (descriptor,), min(EVERY_S, deadline.remaining_s()))
+    if not process.alive():
+        raise Ended(wait.name, deadline.elapsed_s(), wait.places)
+
+
+def _is_up(wait: Wait, monitor: Monitor | None, deadline: Deadline) -> bool:
+    kind = wait.readiness.kind
+    if kind is ReadyKind.AGENT:
+        return _agent_answers(wait, monitor, deadline)
+    if kind is ReadyKind.CONSOLE:
+        return _console_says(wait.places.console_log, wait.readiness.text)
+    if kind is ReadyKind.PORT:
+        return _port_is_open(wait, monitor, deadline)
+    return True
+
+
+def _agent_answers(wait: Wait, monitor: Monitor | None, deadline: Deadline) -> bool:
+    path = wait.places.agent_socket
+    if monitor is not None and listens(execute(monitor, "query-chardev", deadline), path) is False:
+        return False
+    return ping(path, deadline)
+
+
+def _console_says(path: str, text: str) -> bool:
+    # All of it each time: a boot's log is short, and the text may come in pieces.
+    with open(path, "rb") as file:
+        return text.encode("utf-8", "surrogateescape") in file.read()
+
+
+def _port_is_open(wait: Wait, monitor: Monitor | None, deadline: Deadline) -> bool:
+    """Whether somebody takes a connection: behind a forwarded port that is the guest, as QEMU itself always does."""
+    share = min(CONNECT_S, deadline.remaining_s())
+    try:
+        with socket.create_connection((wait.readiness.host, wait.readiness.port), share) as connection:
+            if not wait.forwarded:
+                return True
+            # Until the guest answers, nothing happens here; a greeting or the guest's refusal (the end) wakes us early.
+            heard = ready((connection.fileno(),), share)
+            if heard and not connection.recv(1):
+                return False
+            if heard or monitor is None:
+                return bool(heard)
+            return accepted(
+                execute(monitor, "human-monitor-command", deadline, {"command-line": "info usernet"}),
+                wait.readiness.port,
+            )
+    except OSError:
+        return False
+
+
+def _too_late(wait: Wait, process: Process, deadline: Deadline) -> TimedOut:
+    expected = {
+        ReadyKind.AGENT: "the guest agent of %s",
+        ReadyKind.PORT: "port %d of %%s" % wait.readiness.port,
+        ReadyKind.CONSOLE: "%r on the console of %%s" % wait.readiness.text.replace("%", "%%"),
+        ReadyKind.NONE: "the monitor of %s",
+    }[wait.readiness.kind]
+    seen = (
+        "process %d lives and was left running, so that the next run goes on waiting and qemu_guest_shutdown can end it"
+        % process.pid
+    )
+    said = [
+        ("QEMU said", qemu_said(wait.places)),
+        ("its console (%s) ends with" % wait.places.console_log, _last_lines(tail(wait.places.console_log))),
+    ]
+    seen += "".join("; %s: %s" % (who, what) for who, what in said if what)
+    return TimedOut(expected % wait.name, deadline.elapsed_s(), seen)
+
+
+def _last_lines(text: str) -> str:
+    return " | ".join(line.strip() for line in text.splitlines()[-3:] if line.strip())

@@ -1,0 +1,283 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One guest or a fleet, down for certain: the subject behind ``qemu_guest_shutdown``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._core.capabilities import Capability, missing_protections
+from .._core.converge import Plan, View
+from .._core.errors import BadInput, LifecycleError
+from .._core.locks import try_flock
+from .._core.wait import Deadline, poll_until
+from .identify import Identity
+from .model import Guest, Policy, Rung, State
+from .observe import Sight, look, view_of
+from .probe import Probe
+
+if TYPE_CHECKING:
+    from .fleet import Run
+    from .ladder import Entry
+
+
+class NotDown(LifecycleError):
+    """Guests that are not as they should be.
+
+    ``guests`` names each with its state and the reason. Next step: as the reasons say.
+    """
+
+    kind = "guest_not_down"
+
+    def __init__(self, message: str, failures: Sequence[Mapping[str, object]]) -> None:
+        super().__init__(message, guests=list(failures))
+
+
+class Wish(NamedTuple):
+    """What the task asks for, for all its guests."""
+
+    guests: tuple[Guest, ...]
+    policy: Policy
+    require_graceful: bool
+    cleanup: bool
+    parallel: int
+    single: bool
+
+
+def wish_from(params: Mapping[str, Any], guests: tuple[Guest, ...]) -> Wish:
+    """The task's options as values. Raises BadInput."""
+    if params["timeout"] <= 0:
+        raise BadInput("timeout", "%d seconds are no time" % params["timeout"], "Give a number of seconds above 0")
+    if params["parallel"] < 0:
+        raise BadInput("parallel", "%d is negative" % params["parallel"], "Give a number of guests, or 0 for all")
+    return Wish(
+        guests,
+        Policy(Rung(params["max_rung"]), params["profile"], params["paused"], params["block_jobs"]),
+        params["require_graceful"],
+        params["cleanup"],
+        params["parallel"],
+        params["guests"] is None,
+    )
+
+
+class Step(NamedTuple):
+    """What to do about one guest: bring it down from ``entry``, or only take away its files (no entry)."""
+
+    number: int
+    entry: Entry | None
+
+
+class Shutdown:
+    """Guests under management by ``converge``."""
+
+    def __init__(self, wish: Wish, deadline: Deadline) -> None:
+        self._wish = wish
+        self._deadline = deadline
+        self._sights: list[Sight] = []
+        self._first: list[Probe] = []
+        self._entries: dict[int, Entry] = {}
+        self._runs: dict[int, Run] = {}
+        self._cleaned: dict[int, list[Mapping[str, object]]] = {}
+        self._applied = False
+        self._succeeded = False
+
+    def observe(self) -> list[Sight]:
+        self._sights = look(self._wish.guests, self._deadline, self._sights)
+        if not self._applied:
+            self._first = [sight.seen for sight in self._sights]
+        return self._sights
+
+    def plan(self, seen: Sequence[Sight]) -> Plan[Step]:
+        """Guests that can't be brought down are left out here and reported in ``result``: they don't keep the others
+        up.
+        """
+        steps = []
+        predicted = []
+        entries: dict[int, Entry] = {}
+        for index, sight in enumerate(seen):
+            view = view_of(sight)
+            if not sight.seen.state.is_down:
+                entry = entries[index] = self._enter(sight)
+                if not entry.refusal:
+                    steps.append(Step(index, entry))
+                    view = {**view, "state": "down"}
+            elif sight.identity.leftovers and self._wish.cleanup:
+                steps.append(Step(index, None))
+                view = {**view, "files": []}
+            predicted.append(view)
+        if not self._applied:  # afterwards the record is of what was done, not of what is left to do
+            self._entries = entries
+        return Plan(steps, {"guests": predicted})
+
+    def _enter(self, sight: Sight) -> Entry:
+        from .ladder import Entry, Means, enter
+
+        identity, seen = sight.identity, sight.seen
+        if seen.state in (State.IDENTITY_MISMATCH, State.UNPROVEN):
+            return Entry(refusal="%s: %s; nothing was sent" % (seen.state.value, seen.problem))
+        held = identity.process
+        monitor = identity.monitor is not None and seen.status is not None
+        means = Means(
+            agent=identity.agent is not None and identity.agent.usable,
+            monitor=monitor,
+            signals=held is not None and held.fileno() is not None,
+            stopped=seen.process_state in ("T", "t"),
+        )
+        return enter(seen.state, means, self._wish.policy, [(job.name, job.kind, job.ready) for job in seen.jobs])
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        return self._alone()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Another task on the same guest works on it alone; waiting for it we must not keep its monitor."""
+        with ExitStack() as stack:
+            for descriptor in _lockable([sight.identity.guest for sight in self._sights], stack):
+                if not try_flock(descriptor):
+                    for sight in self._sights:
+                        sight.identity.close_channels()
+                    poll_until(partial(try_flock, descriptor), self._deadline, "another task on this guest")
+            yield
+
+    def apply(self, plan: Plan[Step]) -> None:
+        from .fleet import Run, drive
+
+        wish = self._wish
+        self._applied = True
+        for step in plan.steps:
+            if step.entry is None:
+                self._cleaned[step.number] = _clean(self._sights[step.number].identity)
+        # Refused ones are among them: an ordered group behind such a one isn't begun.
+        for index, entry in self._entries.items():
+            sight = self._sights[index]
+            self._runs[index] = Run(sight.identity, sight.seen, entry, self._wish.policy, self._deadline, wish.cleanup)
+        drive(list(self._runs.values()), self._deadline, wish.parallel)
+        self._raise_failures(self.observe())
+
+    def view(self, seen: Sequence[Sight]) -> View:
+        return {"guests": [view_of(sight) for sight in seen]}
+
+    def result(self, seen: Sequence[Sight]) -> View:
+        """Raises NotDown for what was refused, also where nothing was applied: in check mode the same fails as
+        without.
+        """
+        self._raise_failures(seen)
+        self._succeeded = True
+        return {}
+
+    def _raise_failures(self, seen: Sequence[Sight]) -> None:
+        failures = [failure for index in range(len(seen)) for failure in self._failures(index)]
+        if failures:
+            raise NotDown(_message(failures, len(seen)), failures)
+
+    def _failures(self, index: int) -> list[Mapping[str, object]]:
+        label = self._wish.guests[index].label
+        state = self._sights[index].seen.state.value
+        run = self._runs.get(index)
+        found = []
+        if run is not None and run.problem:
+            found.append((state, run.problem))
+        elif run is None and index in self._entries and self._entries[index].refusal:
+            found.append((state, self._entries[index].refusal))
+        outcome = run.outcome if run is not None else None
+        if self._wish.require_graceful and outcome is not None and outcome.down and outcome.graceful is False:
+            method = outcome.method.value if outcome.method is not None else "nothing of ours"
+            found.append((state, "it is down, but by %s: it did not shut down by itself" % method))
+        for entry in self._cleanings(index):
+            if entry["outcome"] == "failed":
+                found.append((state, "%s was left behind: %s" % (entry["path"], entry["reason"])))
+        return [{"guest": label, "state": state, "reason": reason} for state, reason in found]
+
+    def _cleanings(self, index: int) -> list[Mapping[str, object]]:
+        run = self._runs.get(index)
+        if run is not None:
+            return [entry._asdict() for entry in run.cleaned]
+        return self._cleaned.get(index, [])
+
+    def extras(self) -> View:
+        records = [self._record(index) for index in range(len(self._first))]
+        extras: dict[str, object] = {"guests": records}
+        if self._wish.single and records:
+            extras["guest"] = records[0]
+        if not self._succeeded:
+            extras["changed"] = any(run.down for run in self._runs.values()) or any(
+                entry["outcome"] == "removed" for index in range(len(records)) for entry in self._cleanings(index)
+            )
+        return extras
+
+    def _record(self, index: int) -> Mapping[str, object]:
+        guest, first, now = self._wish.guests[index], self._first[index], self._sights[index]
+        run, entry = self._runs.get(index), self._entries.get(index)
+        outcome = run.outcome if run is not None else None
+        cleanings = self._cleanings(index)
+        held = now.identity.process
+        return {
+            "guest": guest.label,
+            "group": guest.group,
+            "state_before": first.state.value,
+            "status_before": first.status,
+            "state": now.seen.state.value,
+            "pid": held.pid if held is not None else None,
+            "first_rung": entry.rungs[0].value if entry is not None and entry.rungs and not entry.refusal else None,
+            "method": outcome.method.value if outcome is not None and outcome.down and outcome.method else None,
+            "graceful": outcome.graceful if outcome is not None and outcome.down else None,
+            "shutdown_reason": outcome.reason if outcome is not None else None,
+            "guest_rebooted": run.ladder.rebooted if run is not None and run.ladder is not None else 0,
+            "block_jobs_cancelled": list(run.cancelled_jobs) if run is not None else [],
+            "attempts": [attempt.as_result() for attempt in run.attempts] if run is not None else [],
+            "cleaned": [entry["path"] for entry in cleanings if entry["outcome"] == "removed"],
+            "left_behind": [dict(entry) for entry in _left(cleanings)],
+            "problem": "; ".join(str(failure["reason"]) for failure in self._failures(index)),
+        }
+
+    def warnings(self) -> list[str]:
+        said = missing_protections([Capability.PIDFD, Capability.PROC])
+        for run in self._runs.values():
+            outcome = run.outcome
+            if run.down and outcome is not None and outcome.graceful is False and outcome.method is not None:
+                said.append("%s was stopped by %s: it did not shut down by itself." % (run.label, outcome.method.value))
+            if run.cancelled_jobs and self._wish.policy.block_jobs != "cancel":
+                said.append("%s: its shutdown cancelled block jobs (%s)." % (run.label, ", ".join(run.cancelled_jobs)))
+            for path in run.busy_images:
+                said.append("%s is down, but its image %s is written to by another process." % (run.label, path))
+        return said
+
+
+def _left(cleanings: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    return [entry for entry in cleanings if entry["outcome"] != "removed"]
+
+
+def _clean(identity: Identity) -> list[Mapping[str, Any]]:
+    from .cleanup import clean
+
+    return [entry._asdict() for entry in clean(identity)]
+
+
+def _message(failures: Sequence[Mapping[str, object]], total: int) -> str:
+    names = {failure["guest"] for failure in failures}
+    told = "; ".join("%s: %s" % (failure["guest"], failure["reason"]) for failure in failures)
+    if total == 1:
+        return "The guest is not as asked. %s." % told
+    return "%d of %d guests are not as asked. %s." % (len(names), total, told)
+
+
+def _lockable(guests: Sequence[Guest], stack: ExitStack) -> Iterator[int]:
+    """Descriptors on which tasks about the same guest exclude each other: its pidfile, or the folder of its socket.
+
+    An flock on them is no business of QEMU's and leaves no file behind. Always in the same order, so that no two wait
+    for each other.
+    """
+    paths = {guest.pidfile or os.path.dirname(guest.qmp_socket or guest.agent_socket or "") for guest in guests}
+    for path in sorted(path for path in paths if path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue  # gone already, or not ours to read: what identifies the guest is looked at again anyhow
+        stack.callback(os.close, descriptor)
+        yield descriptor

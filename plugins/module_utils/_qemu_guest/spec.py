@@ -1,0 +1,304 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A declared guest as values, checked for everything that can be known to be wrong before anything is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+from .._core.errors import BadInput
+from .record import Definition
+
+PORTS = range(1, 65536)
+# QEMU is managed through these; a second one would cut us off from the guest.
+OURS = ("-daemonize", "-pidfile", "-name", "-uuid", "-D")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
+
+
+class Forward(NamedTuple):
+    """A port of the host that leads to one of the guest (user network)."""
+
+    protocol: str
+    host_address: str
+    host_port: int
+    guest_port: int
+
+
+class Network(NamedTuple):
+    """One network card. ``interface`` is the tap device or the bridge of the host."""
+
+    mode: str
+    model: str
+    mac: str
+    interface: str = ""
+    forwards: tuple[Forward, ...] = ()
+
+
+class Disk(NamedTuple):
+    """One disk. ``is_device`` is found out on the host: a block device needs another driver."""
+
+    path: str
+    format: str
+    interface: str = "virtio"
+    readonly: bool = False
+    cache: str = "writeback"
+    discard: str = "unmap"
+    serial: str = ""
+    is_device: bool = False
+
+
+class Spec(NamedTuple):
+    """The machine to start."""
+
+    name: str
+    uuid: str
+    emulator: str
+    memory_bytes: int
+    cpus: int
+    machine: str
+    cpu: str
+    accel: str
+    disks: tuple[Disk, ...]
+    seed: str
+    networks: tuple[Network, ...]
+    firmware: str
+    firmware_vars: str
+    kernel: str
+    initrd: str
+    append: str
+    agent: bool
+    display: str
+    extra_args: tuple[str, ...]
+
+    def forwarded(self, port: int) -> bool:
+        """Whether the host's TCP ``port`` leads into the guest through QEMU's user network."""
+        forwards = (forward for network in self.networks for forward in network.forwards)
+        return any(forward.protocol == "tcp" and forward.host_port == port for forward in forwards)
+
+
+class ReadyKind(str, Enum):
+    """What shows that a guest is up."""
+
+    NONE = "none"
+    AGENT = "agent"
+    PORT = "port"
+    CONSOLE = "console"
+
+
+class Readiness(NamedTuple):
+    """What to wait for."""
+
+    kind: ReadyKind
+    host: str = ""
+    port: int = 0
+    text: str = ""
+
+
+def parse_spec(name: str, declared: Definition) -> Spec:
+    """The machine that a definition (see record.py) declares. Raises BadInput."""
+    spec = Spec(
+        name=name,
+        uuid=_uuid(name, declared.get("uuid")),
+        emulator=declared["emulator"],
+        memory_bytes=declared["memory"],
+        cpus=_at_least_one("cpus", declared["cpus"]),
+        machine=_plain("machine", declared["machine"]),
+        cpu=_plain("cpu", declared.get("cpu", "")),
+        accel=declared["accel"],
+        disks=tuple(_disk("disks[%d]" % index, disk) for index, disk in enumerate(declared.get("disks", ()))),
+        seed=_path("seed", declared.get("seed")),
+        networks=_networks(name, declared.get("networks")),
+        firmware=_path("firmware", declared.get("firmware")),
+        firmware_vars=_path("firmware_vars", declared.get("firmware_vars")),
+        kernel=_path("kernel", declared.get("kernel")),
+        initrd=_path("initrd", declared.get("initrd")),
+        append=_plain("append", declared.get("append", "")),
+        agent=declared["agent"],
+        display=_plain("display", declared["display"]),
+        extra_args=tuple(_extra(word) for word in declared.get("extra_args", ())),
+    )
+    _check_together(spec)
+    return spec
+
+
+def parse_readiness(options: Mapping[str, Any], spec: Spec) -> Readiness:
+    """What the ``ready`` options ask to wait for. Raises BadInput."""
+    kind = ReadyKind(options["ready"])
+    if kind is ReadyKind.AGENT and not spec.agent:
+        raise BadInput(
+            "ready",
+            "agent is waited for, and the guest has no agent channel",
+            "Set agent to true, or wait for something else",
+        )
+    if kind is ReadyKind.CONSOLE:
+        text = options.get("ready_text") or ""
+        if not text:
+            raise BadInput(
+                "ready_text", "it is empty", "Name a text that the guest prints on its serial console once it is up"
+            )
+        return Readiness(kind, text=text)
+    if kind is ReadyKind.PORT:
+        port = options.get("ready_port") or _first_forward(spec)
+        if port not in PORTS:
+            raise BadInput(
+                "ready_port", "%s is no TCP port" % port, "Name a port from 1 to 65535, or forward one to the guest"
+            )
+        return Readiness(kind, host=options.get("ready_host") or "127.0.0.1", port=port)
+    return Readiness(kind)
+
+
+def _first_forward(spec: Spec) -> int:
+    forwards = [forward for network in spec.networks for forward in network.forwards if forward.protocol == "tcp"]
+    return forwards[0].host_port if forwards else 0
+
+
+def _uuid(name: str, given: str | None) -> str:
+    """The given one, or one made of the name, the same at every start (layout: RFC 9562, version 8)."""
+    if given is None:
+        made = hashlib.sha256(b"vmops.lifecycle guest " + os.fsencode(name)).hexdigest()
+        return "%s-%s-8%s-8%s-%s" % (made[:8], made[8:12], made[13:16], made[17:20], made[20:32])
+    if not _UUID.match(given.lower()):
+        raise BadInput(
+            "uuid", "%r is no UUID" % given, "Write one such as 6f0c9f3e-2b1a-4c5d-8e7f-0123456789ab, or leave it out"
+        )
+    return given.lower()
+
+
+def _mac(name: str, index: int, option: str, given: str | None) -> str:
+    """The given one, or one made of name and position in QEMU's own range (52:54:00)."""
+    if given is None:
+        made = hashlib.sha256(
+            ("vmops.lifecycle network %d of %s" % (index, name)).encode("utf-8", "surrogateescape")
+        ).hexdigest()
+        return "52:54:00:%s:%s:%s" % (made[:2], made[2:4], made[4:6])
+    mac = given.lower().replace("-", ":")
+    if not _MAC.match(mac) or int(mac[1], 16) & 1:
+        raise BadInput(
+            option,
+            "%r can't be a network card's address" % given,
+            "Write six bytes such as 52:54:00:12:34:56, the first of them even",
+        )
+    return mac
+
+
+def _disk(option: str, given: Mapping[str, Any]) -> Disk:
+    serial = given.get("serial", "")
+    if len(serial) > 20 or not re.match(r"[A-Za-z0-9._-]*\Z", serial):  # 20 bytes: VIRTIO_BLK_ID_BYTES
+        raise BadInput(
+            option + ".serial",
+            "%r can't be a serial number" % serial,
+            "Use at most 20 letters, digits, dots and dashes",
+        )
+    return Disk(
+        path=_path(option + ".path", given["path"]),
+        format=given["format"],
+        interface=given["interface"],
+        readonly=given["readonly"] or given["interface"] == "cdrom",
+        cache=given["cache"],
+        discard=given["discard"],
+        serial=serial,
+    )
+
+
+def _networks(name: str, given: Sequence[Mapping[str, Any]] | None) -> tuple[Network, ...]:
+    """Declared ones, or by default one card on QEMU's user network, which needs nothing of the host."""
+    declared = [{"mode": "user", "model": "virtio"}] if given is None else given
+    return tuple(_network(name, index, network) for index, network in enumerate(declared))
+
+
+def _network(name: str, index: int, given: Mapping[str, Any]) -> Network:
+    option = "networks[%d]" % index
+    mode = given["mode"]
+    forwards = tuple(
+        _forward("%s.forwards[%d]" % (option, place), forward)
+        for place, forward in enumerate(given.get("forwards", ()))
+    )
+    if forwards and mode != "user":
+        raise BadInput(
+            option + ".forwards",
+            "ports are forwarded in user mode only",
+            "Leave forwards out: with %s the guest has an address of its own" % mode,
+        )
+    interface = given.get("interface", "")
+    if mode in ("tap", "bridge") and not re.match(r"[^\s/,]{1,15}\Z", interface):  # IFNAMSIZ
+        raise BadInput(
+            option + ".interface", "%r is no interface of the host" % interface, "Name the host's %s device" % mode
+        )
+    mac = _mac(name, index, option + ".mac", given.get("mac"))
+    return Network(mode, given["model"], mac, interface, forwards)
+
+
+def _forward(option: str, given: Mapping[str, Any]) -> Forward:
+    for port in ("host_port", "guest_port"):
+        if given[port] not in PORTS:
+            raise BadInput("%s.%s" % (option, port), "%s is no port" % given[port], "Ports go from 1 to 65535")
+    address = given["host_address"]
+    if not re.match(r"[0-9.]*\Z", address):
+        raise BadInput(
+            option + ".host_address",
+            "%r is no IPv4 address" % address,
+            "Use 127.0.0.1, or 0.0.0.0 for all of the host's addresses",
+        )
+    return Forward(given["protocol"], address, given["host_port"], given["guest_port"])
+
+
+def _check_together(spec: Spec) -> None:
+    if not spec.kernel and (spec.initrd or spec.append):
+        raise BadInput(
+            "kernel", "initrd and append need a kernel", "Name the kernel, or leave all three out to boot from a disk"
+        )
+    if spec.firmware_vars and not spec.firmware:
+        raise BadInput(
+            "firmware_vars",
+            "it belongs to a firmware",
+            "Name the firmware's code as well, such as /usr/share/OVMF/OVMF_CODE.fd",
+        )
+    taken = set()
+    for network in spec.networks:
+        for forward in network.forwards:
+            key = (forward.protocol, forward.host_address, forward.host_port)
+            if key in taken:
+                raise BadInput(
+                    "networks",
+                    "%s port %d of the host is forwarded twice" % (forward.protocol, forward.host_port),
+                    "Give each forward a port of its own",
+                )
+            taken.add(key)
+
+
+def _at_least_one(option: str, number: int) -> int:
+    if number < 1:
+        raise BadInput(option, "%d are too few" % number, "Give at least 1")
+    return number
+
+
+def _plain(option: str, text: str) -> str:
+    if "\0" in text or "\n" in text:
+        raise BadInput(option, "it holds a line break or a zero byte", "Write it in one line")
+    return text
+
+
+def _path(option: str, path: str | None) -> str:
+    if path is None:
+        return ""
+    if not os.path.isabs(_plain(option, path)):
+        raise BadInput(
+            option,
+            "%r is no absolute path" % path,
+            "Write it from the root on, such as /var/lib/vmops/%s" % path.lstrip("./"),
+        )
+    return path
+
+
+def _extra(word: str) -> str:
+    if "-" + word.lstrip("-").split("=")[0] in OURS:
+        raise BadInput("extra_args", "%s is set by this module" % word, "Leave it out")
+    return _plain("extra_args", word)

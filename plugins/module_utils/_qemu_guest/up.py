@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The work of bringing a guest up: end the one that isn't as declared, start QEMU, wait.
+
+Only imported when there is some.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from .._core.capabilities import Capability, missing_protections
+from .._core.wait import Deadline
+from .launch import check_files, living_process, start
+from .places import Places
+from .ready import Ended, Wait, wait_until_ready
+from .record import Definition, Phase, Record, read_record, write_record
+from .spec import parse_readiness, parse_spec
+
+# Of the time that is left, what shutting the old guest down may take: the new one needs some as well.
+END_SHARE = 0.6
+PROTECTIONS = (Capability.PIDFD, Capability.PARENT_DEATH_SIGNAL)
+
+
+class Up:
+    """One run's work on one guest."""
+
+    def __init__(self, options: Mapping[str, Any], declared: Definition, places: Places, deadline: Deadline) -> None:
+        self._options = options
+        self._declared = declared
+        self._places = places
+        self._deadline = deadline
+        self._spec = parse_spec(options["name"], declared)
+        self._readiness = parse_readiness(options, self._spec)
+        self.extras: dict[str, object] = {}
+        self.warnings = missing_protections(PROTECTIONS)
+
+    def end(self) -> None:
+        """Shut the running guest down by the ladder, and prove that it is gone."""
+        from .._core.converge import converge
+        from .model import Guest, Policy, Rung
+        from .shutdown import Shutdown, Wish
+
+        check_files(self._spec)  # before the running one is given up
+        here = self._places
+        agent = here.agent_socket if os.path.exists(here.agent_socket) else None
+        guest = Guest(here.pidfile, here.qmp_socket, agent, name=self._spec.name)
+        wish = Wish(
+            (guest,),
+            policy=Policy(max_rung=Rung(self._options["max_rung"])),
+            require_graceful=False,
+            cleanup=True,
+            parallel=0,
+            single=True,
+        )
+        shutdown = Shutdown(wish, self._deadline.within(END_SHARE * self._deadline.remaining_s()))
+        try:
+            shutdown.result(converge(shutdown, check_mode=False).seen)
+        finally:
+            record: Any = shutdown.extras()["guest"]
+            self.extras["attempts"] = record["attempts"]
+            self.warnings += shutdown.warnings()
+
+    def start(self) -> None:
+        """Start QEMU. Raises what launch.start raises."""
+        started = start(self._spec, self._declared, self._places, self._deadline)
+        self.extras["commands"] = [list(started.record.argv)]
+        if started.advice:
+            self.warnings.append("accel: auto chose %s: %s." % (started.record.accel, started.advice))
+
+    def wait(self) -> None:
+        """Wait until the guest is ready, and record that it is."""
+        wait = Wait(
+            self._spec.name, self._readiness, self._places, forwarded=self._spec.forwarded(self._readiness.port)
+        )
+        process = living_process(self._places)
+        if process is None:
+            raise Ended(self._spec.name, self._deadline.elapsed_s(), self._places)
+        try:
+            wait_until_ready(wait, process, self._deadline)
+            record = read_record(self._places.record) or Record(Phase.STARTING, 0, self._declared, "", ())
+            write_record(self._places.record, record._replace(phase=Phase.READY, pid=process.pid))
+        finally:
+            process.close()

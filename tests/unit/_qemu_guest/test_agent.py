@@ -1,0 +1,79 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent's client; its conversations with rude agents are integration tests."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.agent import (
+    NOISE_LIMIT_BYTES,
+    Agent,
+    Phase,
+    listens,
+)
+
+OURS = b'\xff{"return": 7}\n'
+CONVERSATIONS = [
+    ("a clean answer", OURS, Phase.SYNCED),
+    ("an error of before", b'{"error": {"class": "GenericError"}}\n' + OURS, Phase.SYNCED),
+    ("half a line of before", b'{"ret\xff{"return": 7}\n', Phase.SYNCED),
+    ("another client's number", b'\xff{"return": 6}\n', Phase.SYNCING),
+    ("another's, then ours", b'\xff{"return": 6}\n' + OURS, Phase.SYNCED),
+    ("our number without the delimiter", b'{"return": 7}\n', Phase.SYNCING),
+    ("not finished", b'\xff{"return": 7}', Phase.SYNCING),
+    ("noise", b"\x00\x80\n" * 10, Phase.SYNCING),
+    ("no object", b"\xff7\n", Phase.SYNCING),
+    ("too much noise", b"x" * (NOISE_LIMIT_BYTES // 2) + b"\n" + b"x" * NOISE_LIMIT_BYTES + b"\n", Phase.LOST),
+]
+
+
+@pytest.mark.parametrize(("said", "phase"), [row[1:] for row in CONVERSATIONS], ids=[row[0] for row in CONVERSATIONS])
+def test_in_step_only_by_the_delimiter_and_our_own_number(tmp_path: Path, said, phase):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent"))
+        listener.listen()
+        agent = Agent(str(tmp_path / "agent"), number=7)
+        agent.sync()
+        connection, _address = listener.accept()
+        with connection:
+            assert connection.recv(1) == b"\xff"
+            sent = 0
+            connection.setblocking(False)
+            while sent < len(said) and agent.usable:
+                try:
+                    sent += connection.send(said[sent:])
+                except BlockingIOError:
+                    pass
+                agent.pump()
+            agent.pump()
+            assert agent.phase is phase
+        agent.close()
+
+
+def test_commands_sent_before_would_be_seen_so_connecting_sends_nothing(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent"))
+        listener.listen()
+        Agent(str(tmp_path / "agent")).close()
+        connection, _address = listener.accept()
+        with connection:
+            assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("filename", "frontend_open", "there"),
+    [
+        ("unix:/run/ga,server=on", True, True),
+        ("disconnected:unix:/run/ga,server=on", False, False),
+        ("unix:/run/ga,server=on <-> something", True, True),
+        ("unix:/run/ga2,server=on", True, None),
+        ("pty", True, None),
+    ],
+)
+def test_whether_somebody_listens_is_known_beforehand(filename, frontend_open, there):
+    assert listens([{"filename": filename, "frontend-open": frontend_open, "label": "x"}], "/run/ga") is there

@@ -1,0 +1,105 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is taken away after a dead guest, and what is not: real files, sockets and locks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.cleanup import clean
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import Identity
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest
+from tests.unit._qemu_guest.test_process import LOCKS
+
+
+def known(tmp_path: Path, cleanup_paths: tuple[str, ...] = ()) -> Identity:
+    """A guest whose files are there when it is looked at."""
+    (tmp_path / "pid").write_text("4711\n")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "qmp"))
+    return Identity(Guest(str(tmp_path / "pid"), str(tmp_path / "qmp"), cleanup_paths=cleanup_paths))
+
+
+def done(identity: Identity) -> dict[str, tuple[str, str]]:
+    return {os.path.basename(entry.path): (entry.outcome, entry.reason) for entry in clean(identity)}
+
+
+def test_what_is_owned_goes(tmp_path):
+    assert done(known(tmp_path)) == {"pid": ("removed", ""), "qmp": ("removed", "")}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_there_is_no_entry(tmp_path):
+    identity = known(tmp_path)
+    (tmp_path / "pid").unlink()
+    assert list(done(identity)) == ["qmp"]
+
+
+def replace(path: Path, make: Callable[[], None]) -> None:
+    aside = path.with_name("aside")
+    path.rename(aside)  # kept, so that its inode isn't used again at once
+    make()
+
+
+def test_another_guests_new_pidfile_stays(tmp_path):
+    identity = known(tmp_path)
+    replace(tmp_path / "pid", lambda: (tmp_path / "pid").write_text("4712\n") and None)
+    assert done(identity)["pid"] == ("kept", "it was replaced since")
+
+
+def test_a_pidfile_that_is_locked_again_stays(tmp_path):
+    identity = known(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", LOCKS, str(tmp_path / "pid")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            assert done(identity)["pid"] == ("kept", "another process has locked it since")
+        finally:
+            other.kill()
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_another_guests_socket_stays(tmp_path, listening):
+    identity = known(tmp_path)
+    with socket.socket(socket.AF_UNIX) as other:
+        replace(tmp_path / "qmp", lambda: other.bind(str(tmp_path / "qmp")))
+        if listening:
+            other.listen()
+        reason = "another process listens there" if listening else "it was replaced since"
+        assert done(identity)["qmp"] == ("kept", reason)
+
+
+def test_a_file_in_the_sockets_place_stays(tmp_path):
+    identity = known(tmp_path)
+    replace(tmp_path / "qmp", lambda: (tmp_path / "qmp").write_text("x") and None)
+    assert done(identity)["qmp"] == ("kept", "it is no socket")
+
+
+def test_each_step_is_tried_whatever_became_of_the_others(tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "x").write_text("")
+    (tmp_path / "last").write_text("")
+    identity = known(tmp_path, (str(full), "/dev/null", str(tmp_path / "last")))
+    assert done(identity) == {
+        "pid": ("removed", ""),
+        "qmp": ("removed", ""),
+        "full": ("failed", "Directory not empty (%s)" % full),
+        "null": ("failed", "it is a device, which is never removed (/dev/null)"),
+        "last": ("removed", ""),
+    }
+
+
+def test_a_named_link_goes_and_its_target_stays(tmp_path):
+    (tmp_path / "target").write_text("x")
+    (tmp_path / "link").symlink_to("target")
+    assert done(Identity(Guest(cleanup_paths=(str(tmp_path / "link"),))))["link"][0] == "removed"
+    assert (tmp_path / "target").exists()
