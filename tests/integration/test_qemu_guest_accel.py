@@ -1,0 +1,110 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The probe that decides between KVM and TCG, with real QEMU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import TimedOut
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import accel
+
+EMULATOR = shutil.which("qemu-system-x86_64") or ""
+
+
+def test_a_probe_guest_that_boots_is_seen_to(tmp_path: Path) -> None:
+    """Under TCG, which works everywhere: so a no under KVM is KVM's."""
+    assert accel.boots(EMULATOR, "tcg", Deadline(30))
+
+
+def test_an_accelerator_that_is_not_there(tmp_path: Path) -> None:
+    assert not accel.boots(EMULATOR, "xen", Deadline(30))
+
+
+def test_a_guest_that_never_gets_anywhere_is_a_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a KVM that is only half there: here a boot sector that only halts."""
+    monkeypatch.setattr(accel, "_SECTOR", bytes.fromhex("faf4ebfd").ljust(510, b"\0") + b"\x55\xaa")
+    monkeypatch.setattr(accel, "PROBE_S", 1.0)
+    deadline = Deadline(30)
+    assert not accel.boots(EMULATOR, "tcg", deadline)
+    assert deadline.elapsed_s() < 10
+
+
+def test_the_tasks_own_time_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "_SECTOR", bytes.fromhex("faf4ebfd").ljust(510, b"\0") + b"\x55\xaa")
+    with pytest.raises(TimedOut):
+        accel.boots(EMULATOR, "tcg", Deadline(1))
+
+
+@pytest.mark.parametrize("declared", ["kvm", "tcg"])
+def test_what_is_declared_is_not_probed(tmp_path: Path, declared: str) -> None:
+    assert accel.choose(declared, EMULATOR, str(tmp_path), Deadline(0)) == accel.Accelerator(declared)
+
+
+def test_other_architectures_are_emulated(tmp_path: Path) -> None:
+    assert accel.choose("auto", "/usr/bin/qemu-system-aarch64", str(tmp_path), Deadline(0)).name == "tcg"
+
+
+def test_without_a_device_there_is_nothing_to_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accel, "DEVICE", str(tmp_path / "kvm"))
+    assert accel.choose("auto", EMULATOR, str(tmp_path), Deadline(0)) == accel.Accelerator("tcg")
+
+
+class FakeQemuWithKvm:
+    """Stands for a QEMU and a /dev/kvm of which a test says whether guests boot.
+
+    It leaves as the probe's guest makes QEMU leave.
+    """
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.base = str(folder)
+        self.kept = folder / ".accel.json"
+        self.calls = folder / "calls"
+        self.path = folder / "qemu-system-x86_64"
+        device = folder / "kvm"
+        device.touch()
+        monkeypatch.setattr(accel, "DEVICE", str(device))
+
+    def choose(self, boots: bool) -> accel.Accelerator:
+        if not self.path.exists():
+            self.path.write_text(
+                '#!/bin/sh\necho x >> "$(dirname "$0")/calls"\nexit "$(cat "$(dirname "$0")/answer")"\n'
+            )
+            self.path.chmod(0o755)
+        self.path.with_name("answer").write_text("85" if boots else "1")
+        return accel.choose("auto", str(self.path), self.base, Deadline(30))
+
+    def probes(self) -> int:
+        return len(self.calls.read_text().splitlines())
+
+
+def test_kvm_under_which_nothing_boots_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = FakeQemuWithKvm(tmp_path, monkeypatch).choose(boots=False)
+    assert chosen.name == "tcg"
+    assert "did not boot" in chosen.advice
+
+
+def test_the_answer_is_kept_until_the_host_or_its_qemu_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeQemuWithKvm(tmp_path, monkeypatch)
+    assert fake.choose(boots=True).name == "kvm"
+    assert fake.choose(boots=False).name == "kvm"
+    assert fake.probes() == 1
+
+    fake.kept.write_text("{")
+    assert fake.choose(boots=False).name == "tcg"
+    assert json.loads(fake.kept.read_text())["works"] is False
+    assert fake.probes() == 2
+
+    fake.path.unlink()  # another QEMU
+    assert fake.choose(boots=True).name == "kvm"
+    assert fake.probes() == 3
+
+    monkeypatch.setattr(accel, "_boot_id", lambda: "after a restart of the host")
+    assert fake.choose(boots=False).name == "tcg"
+    assert fake.probes() == 4

@@ -1,0 +1,171 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_guest_info against real QEMU processes, which must be as they were afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.boot_guest import BootGuest, Qmp, until
+from tests.testbed.modules import run_module
+from tests.testbed.playbooks import run_tasks
+
+UUID = "6f1d2c0e-8a43-4a57-9a52-1f0f6f0a4c11"
+
+
+@pytest.fixture
+def boot(tmp_path: Path) -> Iterator[Any]:
+    """Starts guests that end with the test."""
+    guests: list[BootGuest] = []
+
+    def start(name: str = "web1", **options: Any) -> BootGuest:
+        guests.append(BootGuest(tmp_path / name, **options))
+        return guests[-1]
+
+    yield start
+    for guest in guests:
+        guest.end()
+
+
+def info(arguments: dict[str, Any], **options: Any) -> dict[str, Any]:
+    result = run_module("qemu_guest_info", arguments, timeout_s=60, **options)
+    assert not result.failed, result.json
+    assert not result.changed
+    return result.json["guest"]
+
+
+def test_a_running_guest(boot):
+    guest = boot(agent=True, extra=["-uuid", UUID])
+    seen = info({**guest.options, "agent_socket": str(guest.agent_socket), "name": "web1", "uuid": UUID.upper()})
+    assert (seen["state"], seen["status"], seen["pid"]) == ("running", "running", guest.pid)
+    assert (seen["name"], seen["uuid"]) == ("web1", UUID)
+    assert seen["machine"].startswith("pc-i440fx-")
+    assert seen["version"].count(".") == 2
+    assert seen["agent_connected"] is False
+    assert [(block["file"], block["format"]) for block in seen["block_devices"]] == [(str(guest.disk), "raw")]
+    assert seen["images"] == [str(guest.disk)]
+    assert seen["block_jobs"] == []
+    assert guest.said() == "BR"
+    with Qmp(guest.qmp_socket):  # the monitor is free again
+        pass
+
+
+def test_block_jobs_are_listed(boot, tmp_path):
+    guest = boot(content_mib=8)
+    with Qmp(guest.qmp_socket) as monitor:
+        device = monitor.execute("query-block")[0]["device"]
+        monitor.execute(
+            "drive-backup",
+            device=device,
+            target=str(tmp_path / "copy"),
+            format="raw",
+            sync="full",
+            speed=1024,
+            **{"job-id": "copy"},
+        )
+    (job,) = info(guest.options)["block_jobs"]
+    assert (job["name"], job["kind"], job["ready"]) == ("copy", "backup", False)
+    assert job["length_bytes"] == guest.disk.stat().st_size
+
+
+def stop(guest: BootGuest) -> None:
+    with Qmp(guest.qmp_socket) as monitor:
+        monitor.execute("stop")
+
+
+def hang(guest: BootGuest) -> None:
+    guest.signal(signal.SIGSTOP)
+
+
+def kill(guest: BootGuest) -> None:
+    guest.signal(signal.SIGKILL)
+    until(lambda: not guest.alive(), "the guest to die")
+
+
+def end(guest: BootGuest) -> None:
+    with Qmp(guest.qmp_socket) as monitor:
+        monitor.execute("quit")
+    until(lambda: not guest.alive(), "the guest to end")
+
+
+@pytest.mark.parametrize(
+    ("happens", "state"), [(stop, "paused"), (hang, "monitor_hung"), (kill, "stale"), (end, "absent")]
+)
+def test_each_state_is_told(boot, happens, state):
+    guest = boot()
+    happens(guest)
+    seen = info(guest.options)
+    assert seen["state"] == state
+    assert seen["leftovers"] == ([str(guest.pidfile), str(guest.qmp_socket)] if state == "stale" else [])
+    assert guest.pidfile.exists() is (state != "absent")
+
+
+def test_a_busy_monitor_and_a_process_without_one(boot):
+    guest = boot()
+    with Qmp(guest.qmp_socket):
+        assert info(guest.options)["state"] == "monitor_busy"
+    seen = info({"pidfile": str(guest.pidfile)})
+    assert (seen["state"], seen["pid"], seen["process_state"] in "RS") == ("no_monitor", guest.pid, True)
+
+
+def test_a_mismatch_is_an_answer(boot):
+    guest, other = boot(), boot("other")
+    seen = info({"pidfile": str(guest.pidfile), "qmp_socket": str(other.qmp_socket)})
+    assert seen["state"] == "identity_mismatch"
+    assert str(guest.pid) in seen["problem"]
+    assert str(other.pid) in seen["problem"]
+
+
+def test_a_guest_is_found_by_its_uuid(boot):
+    guest = boot("byuuid-%d" % os.getpid(), extra=["-uuid", UUID])
+    seen = info({"uuid": UUID})
+    assert (seen["state"], seen["pid"], seen["name"]) == ("running", guest.pid, guest.folder.name)
+
+
+def test_many_at_once_with_one_that_hangs(boot):
+    guests = [boot("vm%d" % number) for number in range(3)]
+    hang(guests[1])
+    result = run_module("qemu_guest_info", {"guests": [guest.options for guest in guests]})
+    assert [record["state"] for record in result.json["guests"]] == ["running", "monitor_hung", "running"]
+    assert "guest" not in result.json
+    assert result.json["elapsed_s"] < 1.9, "one whose process is stopped is not waited for"
+
+
+def test_another_systems_view(boot):
+    guest = boot()
+    hidden = {"VMOPS_HIDE_CAPABILITIES": "pidfd,proc"}
+    seen = info({**guest.options, "name": "web1"}, env=hidden)
+    assert (seen["state"], seen["pid"], seen["process_state"]) == ("running", guest.pid, None)
+    assert info(guest.options, env=hidden)["state"] == "unproven"
+
+
+def test_through_ansible_itself(boot, tmp_path):
+    """The whole matrix in one play: look, check mode, shut down with --diff, again, look."""
+    guest = boot()
+    shut = {"vmops.lifecycle.qemu_guest_shutdown": guest.options}
+    play = run_tasks(
+        tmp_path,
+        [
+            {"name": "look", "vmops.lifecycle.qemu_guest_info": guest.options},
+            {"name": "would", **shut, "check_mode": True},
+            {"name": "do", **shut},
+            {"name": "again", **shut},
+            {"name": "look again", "vmops.lifecycle.qemu_guest_info": guest.options, "check_mode": True},
+        ],
+        "--diff",
+    )
+    assert play.rc == 0, play.text
+    assert [play.tasks[name]["changed"] for name in ("look", "would", "do", "again")] == [False, True, True, False]
+    assert play.tasks["look"]["guest"]["state"] == "running"
+    assert play.tasks["would"]["guest"]["first_rung"] == "acpi"
+    assert play.tasks["do"]["guest"]["graceful"] is True
+    assert play.tasks["do"]["diff"]["before"]["guests"][0]["state"] == "up"
+    assert play.tasks["look again"]["guest"]["state"] == "absent"
+    assert not guest.alive()

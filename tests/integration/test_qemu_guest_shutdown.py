@@ -1,0 +1,401 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_guest_shutdown against real QEMU processes: what each kind of guest, and each state that it may be in, ends
+as.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.boot_guest import BootGuest, Kind, Qmp, until
+from tests.testbed.modules import Result, finish, run_module, start_module
+
+
+@pytest.fixture
+def boot(tmp_path: Path) -> Iterator[Any]:
+    """Starts guests that end with the test."""
+    guests: list[BootGuest] = []
+
+    def start(name: str = "web1", **options: Any) -> BootGuest:
+        guests.append(BootGuest(tmp_path / name, **options))
+        return guests[-1]
+
+    yield start
+    for guest in guests:
+        guest.end()
+
+
+def shutdown(guest: BootGuest, check: bool = False, **options: Any) -> Result:
+    return run_module("qemu_guest_shutdown", {"timeout": 30, **guest.options, **options}, check=check, timeout_s=60)
+
+
+def sent(result: Result) -> list[str]:
+    return [attempt["sent"].split()[0] for attempt in result.json["guest"]["attempts"]]
+
+
+def test_a_willing_guest_goes_by_the_power_button(boot):
+    guest = boot()
+    result = shutdown(guest)
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["method"], record["graceful"], record["shutdown_reason"]) == ("acpi", True, "guest-shutdown")
+    assert (record["state_before"], record["state"], record["pid"]) == ("running", "absent", None)
+    assert not guest.alive()
+    assert guest.said() == "BRP"
+    assert sent(result) == ["system_powerdown"]
+    press = record["attempts"][-1]
+    assert press["outcome"] == "ended"
+    assert press["events"] == ["POWERDOWN", "SHUTDOWN"]
+    assert 0 <= press["started"] <= press["ended"] <= result.json["elapsed_s"]
+    assert result.json["diff"]["before"]["guests"][0]["state"] == "up"
+    assert result.json["diff"]["after"]["guests"][0]["state"] == "down"
+    assert "warnings" not in result.json
+
+
+def test_the_second_run_changes_nothing(boot):
+    guest = boot()
+    assert shutdown(guest).changed
+    again = shutdown(guest)
+    assert not again.changed
+    assert again.json["guest"]["state_before"] == "absent"
+    assert again.json["guest"]["attempts"] == []
+
+
+def test_check_mode_only_queries_and_names_the_first_rung(boot):
+    guest = boot()
+    result = shutdown(guest, check=True)
+    assert result.changed
+    assert result.json["guest"]["first_rung"] == "acpi"
+    assert result.json["guest"]["attempts"] == []
+    assert result.json["diff"]["after"]["guests"][0]["state"] == "down"
+    assert guest.alive()
+    assert guest.said() == "BR"
+
+
+def test_a_press_that_came_too_early_is_followed_by_another(boot):
+    guest = boot(kind=Kind.LISTENS_AFTER_A_KEY, second_monitor=True)
+    with Qmp(guest.second_qmp_socket) as inside:
+        running = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 60, "max_rung": "acpi"})
+        inside.wait_for_event("POWERDOWN")
+        assert "R" not in guest.said(), "the press was meant to come before the guest listens"
+        inside.execute("send-key", keys=[{"type": "qcode", "data": "a"}])
+        result = finish(running)
+    assert result.changed, result.json
+    assert sent(result) == ["system_powerdown", "system_powerdown"]
+    assert result.json["guest"]["graceful"] is True
+    assert guest.said() == "BRP"
+
+
+def test_a_guest_that_ignores_acpi_is_told_to_quit_with_a_warning(boot):
+    guest = boot(kind=Kind.IGNORES)
+    result = shutdown(guest, timeout=5)
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["method"], record["graceful"], record["shutdown_reason"]) == ("quit", False, "host-qmp-quit")
+    assert "did not shut down by itself" in str(result.json["warnings"])
+    assert result.json["elapsed_s"] < 5
+    assert not guest.alive()
+
+
+def test_never_past_max_rung(boot):
+    guest = boot(kind=Kind.IGNORES)
+    result = shutdown(guest, timeout=3, max_rung="acpi")
+    assert result.failed
+    assert "still alive after acpi" in result.msg
+    assert "max_rung: quit" in result.msg
+    assert result.json["changed"] is False
+    assert result.json["guest"]["state"] == "running"
+    assert result.json["elapsed_s"] <= 3.2
+    assert guest.alive()
+
+
+def test_require_graceful_fails_although_the_guest_is_down(boot):
+    guest = boot(kind=Kind.IGNORES)
+    result = shutdown(guest, timeout=4, require_graceful=True)
+    assert result.failed
+    assert "by quit" in result.msg
+    assert result.json["changed"] is True
+    assert result.json["error"]["guests"][0]["guest"] == str(guest.pidfile)
+    assert not guest.alive()
+
+
+def test_a_windows_like_guest_needs_two_presses(boot):
+    guest = boot(presses=2)
+    result = shutdown(guest, profile="windows", max_rung="acpi")
+    assert result.changed, result.json
+    first, second = [a for a in result.json["guest"]["attempts"] if a["sent"] == "system_powerdown"]
+    assert 0.4 <= second["started"] - first["started"] <= 1.5
+    assert guest.said() == "BRPP"
+
+
+def test_a_guest_that_reboots_instead_is_pressed_again(boot):
+    guest = boot(kind=Kind.REBOOTS)
+    result = shutdown(guest, timeout=9)
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert record["guest_rebooted"] >= 2
+    assert sent(result).count("system_powerdown") >= 2
+    assert (record["method"], record["graceful"]) == ("quit", False)
+
+
+@pytest.mark.parametrize(
+    ("policy", "method", "graceful"), [("resume", "acpi", True), ("force", "quit", False)], ids=["resume", "force"]
+)
+def test_a_paused_guest_is_resumed_or_ended_as_it_is(boot, policy, method, graceful):
+    guest = boot()
+    pause(guest)
+    result = shutdown(guest, paused=policy)
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["state_before"], record["method"], record["graceful"]) == ("paused", method, graceful)
+    assert not guest.alive()
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
+def test_a_paused_guest_is_left_alone_unless_allowed(boot, check):
+    guest = boot()
+    pause(guest)
+    result = shutdown(guest, check=check)
+    assert result.failed
+    assert "paused: resume" in result.msg
+    assert sent(result) == []
+    assert guest.alive()
+
+
+def pause(guest: BootGuest) -> None:
+    with Qmp(guest.qmp_socket) as monitor:
+        monitor.execute("stop")
+
+
+@pytest.mark.parametrize("how", ["-S", "-preconfig"])
+def test_a_guest_that_never_ran_is_told_to_quit(boot, how):
+    guest = boot(extra=[how], wait=False)
+    result = shutdown(guest)
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["state_before"], record["method"]) == ("prelaunch", "quit")
+    assert not guest.alive()
+
+
+def test_no_shutdown_does_not_keep_the_process(boot):
+    guest = boot(extra=["-no-shutdown"])
+    result = shutdown(guest, max_rung="acpi")
+    record = result.json["guest"]
+    assert (record["method"], record["graceful"], record["shutdown_reason"]) == ("acpi", True, "guest-shutdown")
+    assert not guest.alive()
+
+
+def test_a_guest_that_is_off_already_only_needs_its_process_ended(boot):
+    guest = boot(extra=["-no-shutdown"])
+    with Qmp(guest.qmp_socket) as monitor:
+        monitor.execute("system_powerdown")
+        until(lambda: monitor.execute("query-status")["status"] == "shutdown", "the guest to be off")
+    result = shutdown(guest, max_rung="acpi", require_graceful=True)
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["state_before"], record["method"], record["graceful"]) == ("shutdown", "quit", True)
+    assert not guest.alive()
+
+
+def test_a_suspended_guest_is_woken_first(boot):
+    guest = boot(kind=Kind.SLEEPS)
+    with Qmp(guest.qmp_socket) as monitor:
+        monitor.execute("system_powerdown")
+        until(lambda: monitor.execute("query-status")["status"] == "suspended", "the guest to sleep")
+    result = shutdown(guest, timeout=5)
+    assert result.changed, result.json
+    assert result.json["guest"]["state_before"] == "suspended"
+    assert sent(result)[0] == "system_wakeup"
+    assert not guest.alive()
+
+
+def test_a_panicked_guest_can_only_be_told_to_quit(boot):
+    guest = boot(kind=Kind.PANICS, extra=["-device", "pvpanic", "-action", "panic=pause"])
+    with Qmp(guest.qmp_socket) as monitor:
+        until(lambda: monitor.execute("query-status")["status"] == "guest-panicked", "the guest to panic")
+    assert "max_rung is acpi" in shutdown(guest, max_rung="acpi").msg
+    assert guest.alive()
+    result = shutdown(guest)
+    assert (result.json["guest"]["state_before"], result.json["guest"]["method"]) == ("broken", "quit")
+    assert not guest.alive()
+
+
+def test_a_guest_being_received_is_left_alone_unless_forced(boot):
+    guest = boot(extra=["-incoming", "defer"], wait=False)
+    refused = shutdown(guest)
+    assert refused.failed
+    assert "migrated" in refused.msg
+    assert guest.alive()
+    assert shutdown(guest, paused="force").changed
+    assert not guest.alive()
+
+
+def test_named_paths_go_with_the_guest_and_nothing_else(boot, tmp_path):
+    guest = boot()
+    shared = tmp_path / "shm"
+    shared.write_bytes(b"x")
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    full.mkdir()
+    (full / "precious").write_bytes(b"x")
+    result = shutdown(guest, cleanup_paths=[str(shared), str(empty), str(full), str(tmp_path / "never was")])
+    assert result.failed
+    assert "full was left behind: Directory not empty" in result.msg
+    record = result.json["guest"]
+    assert record["cleaned"] == [str(shared), str(empty)]
+    assert record["left_behind"][0]["path"] == str(full)
+    assert (full / "precious").exists()
+    assert guest.disk.exists()
+    assert not guest.alive()
+
+
+def test_a_named_path_of_an_absent_guest_is_removed_too(tmp_path):
+    path = tmp_path / "shm"
+    path.write_bytes(b"x")
+    options = {"pidfile": str(tmp_path / "pid"), "cleanup_paths": [str(path)]}
+    assert run_module("qemu_guest_shutdown", options, check=True).changed
+    assert path.exists()
+    assert run_module("qemu_guest_shutdown", options).changed
+    assert not path.exists()
+    assert not run_module("qemu_guest_shutdown", options).changed
+
+
+def test_by_pid_alone(boot):
+    guest = boot()
+    refused = run_module("qemu_guest_shutdown", {"pid": guest.pid})
+    assert refused.failed
+    assert "max_rung is quit" in refused.msg
+    assert guest.alive()
+    result = run_module("qemu_guest_shutdown", {"pid": guest.pid, "max_rung": "terminate"})
+    assert result.changed, result.json
+    assert result.json["guest"]["method"] == "terminate"
+    assert not guest.alive()
+
+
+def test_by_name_alone_it_is_found_and_its_sockets_with_it(boot, tmp_path):
+    name = "only-%d" % os.getpid()
+    guest = boot(name)
+    other = boot(name + "-not-this")
+    result = run_module("qemu_guest_shutdown", {"name": name})
+    assert result.changed, result.json
+    assert (result.json["guest"]["method"], result.json["guest"]["graceful"]) == ("acpi", True)
+    assert not guest.alive()
+    assert other.alive()
+    assert not run_module("qemu_guest_shutdown", {"name": name}).changed
+
+
+def test_a_name_that_two_guests_bear_is_refused(boot, tmp_path):
+    name = "twin-%d" % os.getpid()
+    one, two = boot("a/" + name), boot("b/" + name)
+    result = run_module("qemu_guest_shutdown", {"name": name})
+    assert result.failed
+    assert str(one.pid) in result.msg
+    assert str(two.pid) in result.msg
+    assert one.alive()
+    assert two.alive()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"name": "somebody"}, {"uuid": "6f1d2c0e-8a43-4a57-9a52-1f0f6f0a4c11"}],
+    ids=["name", "uuid"],
+)
+def test_another_name_or_uuid_means_another_guest(boot, option):
+    guest = boot()
+    result = shutdown(guest, **option)
+    assert result.failed
+    assert result.json["guest"]["state"] == "identity_mismatch"
+    assert sent(result) == []
+    assert guest.alive()
+
+
+def test_block_jobs_are_waited_for_cancelled_or_respected(boot, tmp_path):
+    guest = boot(content_mib=8)
+    target = tmp_path / "copy.img"
+    start_slow_job(guest, target)
+    respected = shutdown(guest, block_jobs="fail")
+    assert respected.failed
+    assert "backup" in respected.msg
+    assert sent(respected) == []
+    waited = shutdown(guest, block_jobs="wait", timeout=3)
+    assert waited.failed
+    assert "have not ended" in waited.msg
+    assert guest.said() == "BR"
+    result = shutdown(guest, block_jobs="cancel")
+    assert result.changed, result.json
+    assert result.json["guest"]["block_jobs_cancelled"] == ["copy"]
+    assert (result.json["guest"]["method"], result.json["guest"]["graceful"]) == ("acpi", True)
+
+
+def test_a_job_that_ends_in_time_is_waited_for(boot, tmp_path):
+    guest = boot(content_mib=8)
+    start_slow_job(guest, tmp_path / "copy.img", bytes_per_s=4 << 20)  # two seconds
+    result = shutdown(guest)
+    assert result.changed, result.json
+    assert result.json["guest"]["block_jobs_cancelled"] == []
+    assert result.json["guest"]["graceful"] is True
+
+
+def start_slow_job(guest: BootGuest, target: Path, bytes_per_s: int = 1024) -> None:
+    with Qmp(guest.qmp_socket) as monitor:
+        device = monitor.execute("query-block")[0]["device"]
+        monitor.execute(
+            "drive-backup",
+            device=device,
+            target=str(target),
+            format="raw",
+            sync="full",
+            speed=bytes_per_s,
+            **{"job-id": "copy"},
+        )
+
+
+def test_an_empty_fleet_is_down():
+    result = run_module("qemu_guest_shutdown", {"guests": []})
+    assert not result.changed
+    assert result.json["guests"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "no guest is named"),
+        ({"pidfile": "/run/a", "guests": [{"pidfile": "/run/b"}]}, "either guests, or"),
+        ({"guests": [{"group": 1}]}, "guests[0].pidfile: nothing tells which guest is meant"),
+        ({"guests": [{"pidfile": "/run/a"}, {"pidfile": "/run/a", "pid": 7}]}, "given for two guests"),
+        ({"guests": [{"name": "a"}, {"name": "a", "group": 1}]}, "two entries mean the same guest"),
+        ({"uuid": "12"}, "is no UUID"),
+        ({"pid": 1}, "1 is no guest's"),
+        ({"pidfile": "/run/a", "timeout": 0}, "are no time"),
+        ({"pidfile": "/run/a", "parallel": -1}, "is negative"),
+        ({"guests": [{"pidfile": "/run/a"}], "cleanup_paths": ["/tmp/x"]}, "isn't clear whose"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_touched(options, words):
+    result = run_module("qemu_guest_shutdown", options)
+    assert result.failed
+    assert words in result.msg
+
+
+def test_a_pidfile_that_may_not_be_used_is_an_error_with_advice(tmp_path):
+    (tmp_path / "pid").mkdir()
+    result = run_module("qemu_guest_shutdown", {"pidfile": str(tmp_path / "pid")})
+    assert result.failed
+    assert str(tmp_path / "pid") in result.msg
+
+
+def test_the_signal_is_what_ended_it(boot):
+    guest = boot(kind=Kind.IGNORES)
+    with Qmp(guest.qmp_socket):
+        result = shutdown(guest, max_rung="terminate")
+    assert result.changed, result.json
+    assert result.json["guest"]["state_before"] == "monitor_busy"
+    assert sent(result) == [signal.SIGTERM.name]

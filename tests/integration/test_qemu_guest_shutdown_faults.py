@@ -1,0 +1,567 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_guest_shutdown when things are not as they should be, against real QEMU processes: what it promises, and what
+became of the world.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.boot_guest import BootGuest, GuestWithAgent, Kind, Qmp, ended, start_many, until
+from tests.testbed.modules import Result, finish, run_module, start_module
+
+
+@pytest.fixture
+def boot(tmp_path: Path) -> Iterator[Any]:
+    """Starts guests that end with the test."""
+    guests: list[BootGuest] = []
+
+    def start(name: str = "web1", make: Callable[..., BootGuest] = BootGuest, **options: Any) -> BootGuest:
+        guests.append(make(tmp_path / name, **options))
+        return guests[-1]
+
+    yield start
+    for guest in guests:
+        guest.end()
+
+
+def shutdown(guest: BootGuest, check: bool = False, **options: Any) -> Result:
+    return run_module("qemu_guest_shutdown", {"timeout": 30, **guest.options, **options}, check=check, timeout_s=60)
+
+
+def sent(result: Result) -> list[str]:
+    return [attempt["sent"].split()[0] for attempt in result.json["guest"]["attempts"]]
+
+
+def outcomes(result: Result, rung: str) -> list[str]:
+    return [attempt["outcome"] for attempt in result.json["guest"]["attempts"] if attempt["rung"] == rung]
+
+
+# The agent
+
+
+def test_a_dead_agent_is_noticed_at_once(boot):
+    guest = boot(agent=True)
+    result = shutdown(guest, agent_socket=str(guest.agent_socket))
+    assert result.json["guest"]["method"] == "acpi"
+    assert outcomes(result, "agent")[-1] == "nobody_listens"
+    assert result.json["elapsed_s"] < 1.5, "an absent agent must not cost its time limit"
+
+
+def answer(connection: socket.socket, message: dict[str, Any], sentinel: bytes = b"\xff") -> None:
+    connection.sendall(sentinel + json.dumps(message).encode() + b"\n")
+
+
+def requests(connection: socket.socket) -> Iterator[dict[str, Any]]:
+    """What a client asks, one after the other."""
+    for line in connection.makefile("rb"):
+        yield json.loads(line.lstrip(b"\xff"))
+
+
+def live_agent(second_qmp: Path) -> Callable[[socket.socket], None]:
+    """Does what the real one does: answers the sync, powers the guest off, and never says that it did."""
+
+    def script(connection: socket.socket) -> None:
+        for request in requests(connection):
+            if request["execute"] == "guest-sync-delimited":
+                answer(connection, {"return": request["arguments"]["id"]})
+            elif request["execute"] == "guest-shutdown":
+                with Qmp(second_qmp) as inside:
+                    inside.execute("system_powerdown")
+
+    return script
+
+
+def test_a_live_agent_is_asked_first(boot, tmp_path):
+    guest = boot(make=GuestWithAgent, script=live_agent(tmp_path / "web1" / "second.sock"))
+    result = shutdown(guest)
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["method"], record["graceful"], record["shutdown_reason"]) == ("agent", True, "guest-shutdown")
+    assert "system_powerdown" not in sent(result)
+    assert record["first_rung"] == "agent"
+    assert not guest.alive()
+
+
+def test_by_the_agents_socket_alone(boot, tmp_path):
+    guest = boot(make=GuestWithAgent, script=live_agent(tmp_path / "web1" / "second.sock"))
+    result = run_module("qemu_guest_shutdown", {"agent_socket": str(guest.agent_socket), "max_rung": "agent"})
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["state_before"], record["method"], record["graceful"]) == ("no_monitor", "agent", True)
+    assert not guest.alive()
+
+
+def test_max_rung_agent_uses_nothing_else(boot, tmp_path):
+    guest = boot(make=GuestWithAgent, script=live_agent(tmp_path / "web1" / "second.sock"), kind=Kind.IGNORES)
+    result = shutdown(guest, max_rung="agent", timeout=3)
+    assert result.failed
+    assert "max_rung: acpi" in result.msg
+    assert sent(result) == ["guest-shutdown"]
+    assert guest.alive()
+
+
+def test_leftovers_of_another_client_are_thrown_away(boot, tmp_path):
+    live = live_agent(tmp_path / "web1" / "second.sock")
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(b'{"return": {"uptime": 12}}\n{"error": {"class": "GenericError", "desc": "parse error"}}\n')
+        connection.sendall(b'half a li\xff{"return": 1}\n')  # another client's sync
+        live(connection)
+
+    guest = boot(make=GuestWithAgent, script=script)
+    assert shutdown(guest).json["guest"]["method"] == "agent"
+
+
+def babble(connection: socket.socket) -> None:
+    """Never stops talking, and never answers."""
+    while True:
+        connection.sendall(b'{"return": "noise"}\n' * 1000)
+
+
+def silence(connection: socket.socket) -> None:
+    """Listens for ever."""
+    for _request in requests(connection):
+        pass
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Goes away after the first request."""
+    connection.recv(1)
+
+
+@pytest.mark.parametrize("script", [babble, silence, hang_up])
+def test_a_rude_agent_gets_no_request_and_the_guest_goes_by_acpi(boot, script):
+    guest = boot(make=GuestWithAgent, script=script)
+    result = shutdown(guest)
+    assert result.changed, result.json
+    assert result.json["guest"]["method"] == "acpi"
+    assert outcomes(result, "agent")[-1] in ("no_answer", "connection_lost")
+    assert result.json["elapsed_s"] < 8
+
+
+def test_an_agent_that_is_forbidden_to_shut_down_says_so(boot):
+    def script(connection: socket.socket) -> None:
+        for request in requests(connection):
+            if request["execute"] == "guest-sync-delimited":
+                answer(connection, {"return": request["arguments"]["id"]})
+            else:
+                answer(connection, {"error": {"class": "CommandNotFound", "desc": "disabled"}}, sentinel=b"")
+
+    guest = boot(make=GuestWithAgent, script=script)
+    result = shutdown(guest)
+    assert result.json["guest"]["method"] == "acpi"
+    assert outcomes(result, "agent")[-1] == "refused"
+
+
+def test_an_agent_socket_of_another_process_is_a_mismatch(boot, tmp_path):
+    guest = boot()
+    heard: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(tmp_path / "agent.sock"))
+        stranger.listen()
+        stranger.settimeout(0.2)
+        result = shutdown(guest, agent_socket=str(tmp_path / "agent.sock"))
+        connection, _address = stranger.accept()
+        with connection:
+            heard.append(connection.recv(100))
+    assert result.failed
+    assert result.json["guest"]["state"] == "identity_mismatch"
+    assert heard == [b""], "nothing may be sent to a stranger"
+    assert guest.alive()
+
+
+# The monitor
+
+
+def test_a_hung_monitor_is_left_alone_unless_signals_are_allowed(boot):
+    guest = boot()
+    guest.signal(signal.SIGSTOP)
+    refused = shutdown(guest)
+    assert refused.failed
+    assert refused.json["guest"]["state"] == "monitor_hung"
+    assert "only kill would end it" in refused.msg
+    assert sent(refused) == []
+    assert guest.alive()
+    result = shutdown(guest, max_rung="kill")
+    assert result.changed, result.json
+    assert sent(result) == ["SIGKILL"]
+    assert result.json["guest"]["graceful"] is False
+    assert result.json["guest"]["cleaned"] == [str(guest.pidfile), str(guest.qmp_socket)]
+    assert not guest.alive()
+    assert not guest.pidfile.exists()
+    assert not guest.qmp_socket.exists()
+
+
+def test_a_busy_monitor_is_told_from_a_hung_one(boot):
+    guest = boot()
+    with Qmp(guest.qmp_socket):
+        refused = shutdown(guest)
+        assert refused.failed
+        assert refused.json["guest"]["state"] == "monitor_busy"
+        assert "terminate or kill" in refused.msg
+        assert guest.alive()
+    assert shutdown(guest).json["guest"]["method"] == "acpi"
+
+
+def test_a_full_queue_before_the_monitor_is_busy_too(boot):
+    guest = boot()
+    clients = []
+    with Qmp(guest.qmp_socket):
+        for _client in range(3):
+            client = socket.socket(socket.AF_UNIX)
+            client.setblocking(False)
+            clients.append(client)
+            client.connect_ex(str(guest.qmp_socket))
+        result = shutdown(guest)
+    for client in clients:
+        client.close()
+    assert result.json["guest"]["state"] == "monitor_busy"
+    assert guest.alive()
+
+
+def test_quit_and_term_hang_and_only_kill_ends_it(boot, tmp_path):
+    guest = boot()
+    with Stalled(guest, tmp_path):
+        refused = shutdown(guest, timeout=3)
+        assert refused.failed
+        assert "mirror" in refused.msg
+        assert sent(refused) == []
+        result = shutdown(guest, timeout=8, block_jobs="cancel", max_rung="kill", profile="single")
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert record["method"] == "kill", record["attempts"]
+    assert record["graceful"] is False
+    assert sent(result)[-1] == "SIGKILL"
+    assert result.json["elapsed_s"] < 8
+    assert not guest.alive()
+    assert not guest.pidfile.exists()
+
+
+class Stalled:
+    """A mirror job to a qemu-nbd that stops answering: QEMU can neither quit nor heed SIGTERM then."""
+
+    def __init__(self, guest: BootGuest, folder: Path) -> None:
+        self._guest = guest
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        target, sock = self._folder / "target.img", self._folder / "nbd.sock"
+        target.write_bytes(bytes(1 << 20))
+        self._nbd = subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", str(sock), str(target)])
+        until(sock.exists, "qemu-nbd to listen")
+        with Qmp(self._guest.qmp_socket) as monitor:
+            device = monitor.execute("query-block")[0]["device"]
+            monitor.execute(
+                "drive-mirror",
+                device=device,
+                target="nbd+unix:///?socket=%s" % sock,
+                sync="full",
+                mode="existing",
+                format="raw",
+            )
+            until(lambda: monitor.execute("query-block-jobs")[0]["ready"], "the mirror to be ready")
+        self._nbd.send_signal(signal.SIGSTOP)
+
+    def __exit__(self, *_error: object) -> None:
+        self._nbd.kill()
+        self._nbd.wait()
+
+
+# The process
+
+
+def test_files_of_a_killed_guest_are_stale_and_cleaned_once(boot):
+    guest = boot()
+    guest.signal(signal.SIGKILL)
+    until(lambda: not guest.alive(), "the guest to die")
+    kept = shutdown(guest, cleanup=False)
+    assert not kept.changed
+    assert kept.json["guest"]["state"] == "stale"
+    assert shutdown(guest, check=True).changed
+    assert guest.pidfile.exists()
+    result = shutdown(guest)
+    assert result.changed, result.json
+    assert result.json["guest"]["cleaned"] == [str(guest.pidfile), str(guest.qmp_socket)]
+    assert result.json["guest"]["attempts"] == []
+    assert not guest.pidfile.exists()
+    assert not shutdown(guest).changed
+
+
+def test_a_stranger_with_the_same_number_lives(boot):
+    guest = boot()
+    guest.signal(signal.SIGKILL)
+    until(lambda: not guest.alive(), "the guest to die")
+    with subprocess.Popen(["sleep", "300"]) as stranger:
+        try:
+            guest.pidfile.write_text("%d\n" % stranger.pid)
+            result = shutdown(guest, max_rung="kill")
+            assert result.changed, result.json
+            assert result.json["guest"]["attempts"] == []
+            assert stranger.poll() is None
+            by_number = run_module("qemu_guest_shutdown", {"pid": stranger.pid, "max_rung": "kill"})
+            assert by_number.failed
+            assert "no QEMU but sleep" in by_number.msg
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+
+
+def test_another_guest_with_the_same_number_lives(boot):
+    guest, other = boot(), boot("other")
+    guest.signal(signal.SIGKILL)
+    until(lambda: not guest.alive(), "the guest to die")
+    guest.pidfile.write_text("%d\n" % other.pid)
+    long_ago = time.time() - 3600  # as if that guest had been started after the number came free
+    os.utime(guest.pidfile, (long_ago, long_ago))
+    result = shutdown(guest, max_rung="kill")
+    assert result.changed, result.json
+    assert result.json["guest"]["state_before"] == "stale"
+    assert other.alive()
+
+
+def test_an_unlocked_pidfile_that_may_be_right_is_not_called_stale(boot):
+    guest = boot()
+    mine = guest.folder / "written-by-somebody.pid"
+    mine.write_text("%d\n" % guest.pid)
+    result = run_module("qemu_guest_shutdown", {"pidfile": str(mine), "max_rung": "kill"})
+    assert result.failed
+    assert result.json["guest"]["state"] == "unproven"
+    assert guest.alive()
+    assert mine.exists()
+    both = run_module("qemu_guest_shutdown", {"pidfile": str(mine), "qmp_socket": str(guest.qmp_socket)})
+    assert both.changed, both.json
+    assert not guest.alive()
+
+
+def test_a_stolen_socket_is_a_mismatch_and_nothing_is_sent(boot, tmp_path):
+    first = boot("first")
+    thief = boot("thief", qmp_socket=first.qmp_socket)
+    result = shutdown(first, max_rung="kill")
+    assert result.failed
+    assert result.json["guest"]["state"] == "identity_mismatch"
+    assert str(first.pid) in result.msg
+    assert str(thief.pid) in result.msg
+    assert sent(result) == []
+    assert first.alive()
+    assert thief.alive()
+    assert first.said() == thief.said() == "BR"
+
+
+def test_a_guest_whose_socket_was_unlinked_by_another_is_not_called_absent(boot):
+    first = boot("first")
+    thief = boot("thief", qmp_socket=first.qmp_socket)
+    first.signal(signal.SIGTERM)  # at its end it removes what is now the other's socket
+    until(lambda: not first.alive(), "the first to end")
+    assert not thief.qmp_socket.exists()
+    result = run_module("qemu_guest_shutdown", {"qmp_socket": str(thief.qmp_socket), "max_rung": "kill"})
+    assert result.failed
+    assert "still listens" in result.msg
+    assert thief.alive()
+    assert shutdown(thief, max_rung="terminate").json["guest"]["method"] == "terminate"
+
+
+def test_an_image_still_written_by_another_is_told(boot, tmp_path):
+    """The other process stands in for a second QEMU on the same disk: it holds the lock that QEMU's writers hold."""
+    guest = boot()
+    script = (
+        "import fcntl, struct, sys, time\n"
+        "f = open(sys.argv[1], 'r+b')\n"
+        "fcntl.fcntl(f, fcntl.F_OFD_SETLK, struct.pack('hhqqii', fcntl.F_RDLCK, 0, 101, 1, 0, 0))\n"
+        "print('locked', flush=True)\n"
+        "time.sleep(300)\n"
+    )
+
+    with subprocess.Popen([sys.executable, "-c", script, str(guest.disk)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            result = shutdown(guest, timeout=4)
+        finally:
+            other.kill()
+    assert result.changed, result.json
+    assert "is written to by another process" in str(result.json["warnings"])
+
+
+# Ourselves
+
+
+def test_killed_midway_the_next_run_goes_on(boot):
+    guest = boot(kind=Kind.IGNORES, second_monitor=True)
+    with Qmp(guest.second_qmp_socket) as watcher:
+        first = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 60})
+        watcher.wait_for_event("POWERDOWN")
+        first.kill()
+        finish(first)
+    assert guest.alive()
+    result = shutdown(guest, timeout=4)
+    assert result.changed, result.json
+    assert result.json["guest"]["method"] == "quit"
+    assert not guest.alive()
+
+
+def test_terminated_midway_it_tells_what_was_sent(boot):
+    guest = boot(kind=Kind.IGNORES, second_monitor=True)
+    with Qmp(guest.second_qmp_socket) as watcher:
+        running = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 60})
+        watcher.wait_for_event("POWERDOWN")
+        running.send_signal(signal.SIGTERM)
+        result = finish(running, 10)
+    assert result.failed
+    assert "SIGTERM" in result.msg
+    assert sent(result) == ["system_powerdown"]
+    assert guest.alive()
+    assert shutdown(guest, timeout=4).changed
+
+
+def test_two_tasks_at_once_are_one_shutdown(boot):
+    guest = boot(kind=Kind.IGNORES, second_monitor=True)
+    with Qmp(guest.second_qmp_socket) as watcher:
+        first = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 6})
+        watcher.wait_for_event("POWERDOWN")
+        second = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 30, "max_rung": "kill"})
+        one, two = finish(first), finish(second)
+    assert one.changed, one.json
+    assert one.json["guest"]["method"] == "quit"
+    assert not two.changed, two.json
+    assert two.json["guest"]["attempts"] == []
+
+
+# Many
+
+
+def test_twenty_guests_with_two_stubborn_ones(tmp_path):
+    stubborn = {7, 13}
+    guests = start_many(tmp_path, [Kind.IGNORES if number in stubborn else Kind.OBEYS for number in range(20)])
+    with ended(*guests):
+        shut_twenty_down(guests, stubborn)
+
+
+def shut_twenty_down(guests: list[BootGuest], stubborn: set[int]) -> None:
+    entries = [{**guest.options, "name": guest.folder.name} for guest in guests]
+    result = run_module("qemu_guest_shutdown", {"guests": entries, "timeout": 6, "max_rung": "acpi"})
+    assert result.failed
+    assert "2 of 20 guests" in result.msg
+    assert "vm07: it is still alive" in result.msg
+    assert "vm13: it is still alive" in result.msg
+    assert "vm08" not in result.msg
+    assert result.json["changed"] is True
+    assert [number for number, guest in enumerate(guests) if guest.alive()] == sorted(stubborn)
+    assert [record["guest"] for record in result.json["guests"]] == [guest.folder.name for guest in guests]
+    again = run_module("qemu_guest_shutdown", {"guests": entries, "timeout": 4})
+    assert again.changed, again.json
+    methods = [record["method"] for record in again.json["guests"]]
+    assert [number for number, method in enumerate(methods) if method == "quit"] == sorted(stubborn)
+    assert not any(guest.alive() for guest in guests)
+
+
+def test_one_that_is_refused_keeps_nobody_else_up(boot):
+    good, paused = boot("good"), boot("paused")
+    with Qmp(paused.qmp_socket) as monitor:
+        monitor.execute("stop")
+    result = run_module("qemu_guest_shutdown", {"guests": [paused.options, good.options]})
+    assert result.failed
+    assert "1 of 2 guests" in result.msg
+    assert result.json["changed"] is True
+    assert not good.alive()
+    assert paused.alive()
+
+
+def test_groups_go_down_in_order(boot):
+    database, application = boot("db"), boot("app")
+    entries = [{**database.options, "group": 1}, {**application.options, "group": 0}]
+    result = run_module("qemu_guest_shutdown", {"guests": entries})
+    assert result.changed, result.json
+    db, app = result.json["guests"]
+    assert app["attempts"][-1]["ended"] <= db["attempts"][0]["started"]
+
+
+def test_a_group_behind_one_that_stays_up_is_left_alone(boot):
+    database, application = boot("db"), boot("app", kind=Kind.IGNORES)
+    entries = [{**database.options, "group": 1}, application.options]
+    result = run_module("qemu_guest_shutdown", {"guests": entries, "max_rung": "acpi", "timeout": 6})
+    assert result.failed
+    assert "left alone" in result.json["guests"][0]["problem"]
+    assert result.json["guests"][0]["attempts"] == []
+    assert result.json["elapsed_s"] < 5, "the first group may only use its share"
+    assert database.alive()
+
+
+def test_parallel_limits_how_many_go_at_once(boot):
+    guests = [boot("vm%d" % number) for number in range(4)]
+    result = run_module("qemu_guest_shutdown", {"guests": [guest.options for guest in guests], "parallel": 1})
+    assert result.changed, result.json
+    spans = [(r["attempts"][0]["started"], r["attempts"][-1]["ended"]) for r in result.json["guests"]]
+    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+
+
+# Other systems
+
+
+def hidden(*capabilities: str) -> dict[str, str]:
+    return {"VMOPS_HIDE_CAPABILITIES": ",".join(capabilities)}
+
+
+def test_without_pidfds_the_pidfiles_lock_proves_the_end(boot):
+    guest = boot()
+    arguments = {**guest.options, "name": guest.folder.name}
+    result = run_module("qemu_guest_shutdown", arguments, env=hidden("pidfd", "proc", "ofd_locks"))
+    assert result.changed, result.json
+    assert (result.json["guest"]["method"], result.json["guest"]["graceful"]) == ("acpi", True)
+    assert "no descriptors" in str(result.json["warnings"])
+    assert not guest.alive()
+    again = run_module("qemu_guest_shutdown", arguments, env=hidden("pidfd", "proc", "ofd_locks"))
+    assert not again.changed
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "words"),
+    [("pidfile", "give a pidfile"), ("name", "give name or uuid")],
+)
+def test_without_pidfds_what_can_not_be_proven_is_refused(boot, leave_out, words):
+    guest = boot()
+    arguments = {**guest.options, "name": guest.folder.name}
+    del arguments[leave_out]
+    result = run_module("qemu_guest_shutdown", arguments, env=hidden("pidfd", "proc"))
+    assert result.failed
+    assert result.json["guest"]["state"] == "unproven"
+    assert words in result.msg
+    assert guest.alive()
+
+
+def test_without_pidfds_nothing_is_signalled(boot):
+    guest = boot(kind=Kind.IGNORES)
+    with Qmp(guest.qmp_socket):
+        result = run_module(
+            "qemu_guest_shutdown",
+            {**guest.options, "name": guest.folder.name, "max_rung": "kill"},
+            env=hidden("pidfd"),
+        )
+    assert result.failed
+    assert "no safe way to signal" in result.msg
+    assert guest.alive()
+
+
+def test_without_proc_all_rungs_still_work(boot):
+    guest = boot(kind=Kind.IGNORES)
+    with Qmp(guest.qmp_socket):
+        result = run_module("qemu_guest_shutdown", {**guest.options, "max_rung": "terminate"}, env=hidden("proc"))
+    assert result.changed, result.json
+    assert result.json["guest"]["method"] == "terminate"
+    assert not guest.alive()
+    by_name = run_module("qemu_guest_shutdown", {"name": "web1"}, env=hidden("proc"))
+    assert by_name.failed
+    assert "without /proc" in by_name.msg

@@ -1,0 +1,669 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_guest_start against real QEMU, with a boot sector as the guest: up in 0.1 s."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.boot_guest import Kind, image
+from tests.testbed.modules import Result, finish, run_module, start_module
+from tests.testbed.playbooks import run_tasks
+from tests.testbed.untouched import untouched
+
+
+class Bench:
+    """A directory with a disk, and every guest that a test starts below it; `end` kills those that are left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = folder / "r"
+        self.disk = folder / "boot.img"
+        self.disk.write_bytes(image(Kind.OBEYS))
+
+    def options(self, **changes: Any) -> dict[str, Any]:
+        options = {
+            "name": "g",
+            "run_dir": str(self.runs),
+            "memory": "32M",
+            "machine": "pc",
+            "cpu": "qemu64",
+            "accel": "tcg",
+            "disks": [{"path": str(self.disk), "format": "raw", "interface": "ide"}],
+            "networks": [],
+            "ready": "console",
+            "ready_text": "BR",
+            "timeout": 60,
+        }
+        return {name: value for name, value in {**options, **changes}.items() if value is not None}
+
+    def start(self, check: bool = False, diff: bool = False, **changes: Any) -> Result:
+        return run_module("qemu_guest_start", self.options(**changes), check=check, diff=diff)
+
+    def place(self, name: str, guest: str = "g") -> Path:
+        return self.runs / guest / name
+
+    def pid(self, guest: str = "g") -> int:
+        return int(self.place("qemu.pid", guest).read_text())
+
+    def end(self) -> None:
+        for pid in running(self.folder):
+            os.kill(pid, signal.SIGKILL)
+        while running(self.folder):
+            time.sleep(0.01)  # a killed process that init has to reap announces itself to nobody here
+
+
+def running(folder: Path) -> list[int]:
+    """The QEMU processes with this directory on their command line, as the kernel tells."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes()
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if words.startswith(b"/usr/bin/qemu-system") and os.fsencode(folder) in words and state != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+def arguments(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+
+
+def ask(path: Path, command: str, arguments: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """One command over a monitor, by a client that isn't the collection's."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(str(path))
+        file = connection.makefile("rw")
+        file.readline()
+        answers = []
+        for message in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": dict(arguments or {})}):
+            file.write(json.dumps(message) + "\n")
+            file.flush()
+            answers.append(json.loads(file.readline()))
+    return answers[-1]
+
+
+@pytest.fixture(name="bench")
+def _bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.end()
+
+
+# ---- the matrix: create, again, change, check mode, diff ----
+
+
+def test_a_guest_is_started_and_ready(bench: Bench) -> None:
+    result = bench.start()
+    assert result.changed, result.msg
+    guest = result.json["guest"]
+    assert guest["state"] == "running"
+    assert running(bench.folder) == [guest["pid"]] == [bench.pid()]
+    assert bench.place("console.log").read_bytes() == b"BR"
+    assert result.json["commands"] == [arguments(guest["pid"])]
+    assert "guest=g" in arguments(guest["pid"])
+    assert {entry.name for entry in bench.place("").iterdir()} == {
+        "agent.sock",
+        "console.log",
+        "guest.json",
+        "qemu.log",
+        "qemu.pid",
+        "qmp.sock",
+    }
+    assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "running"
+
+
+def test_running_as_declared_is_unchanged(bench: Bench) -> None:
+    first = bench.start()
+    before = untouched(bench.place("guest.json"))
+    again = bench.start(diff=True)
+    assert not again.changed
+    assert again.json["commands"] == []
+    assert again.json["drift"] == []
+    assert again.json["guest"] == first.json["guest"]
+    assert again.json["diff"]["before"] == again.json["diff"]["after"]
+    assert untouched(bench.place("guest.json")) == before
+
+
+def test_info_reads_the_same_record(bench: Bench) -> None:
+    places = {"pidfile": str(bench.place("qemu.pid")), "qmp_socket": str(bench.place("qmp.sock"))}
+    started = bench.start().json["guest"]
+    seen = run_module("qemu_guest_info", places).json["guest"]
+    assert seen["definition_digest"] == started["digest"]
+    assert (seen["definition"]["memory"], seen["definition"]["disks"][0]["path"]) == (32 * 1024**2, str(bench.disk))
+    drift = bench.start(memory="48M").json["drift"]
+    assert [(item["option"], item["running"]) for item in drift] == [("memory", seen["definition"]["memory"])]
+
+    record = json.loads(bench.place("guest.json").read_text())
+    bench.place("guest.json").write_text(json.dumps({**record, "pid": record["pid"] + 1}))
+    seen = run_module("qemu_guest_info", places).json["guest"]
+    assert (seen["definition"], seen["definition_digest"]) == (None, None), "that record is of another process"
+
+
+def test_info_tells_of_a_guest_that_is_not_ready_yet(bench: Bench) -> None:
+    late = bench.start(ready_text="NEVER", timeout=3)
+    assert late.failed
+    seen = run_module("qemu_guest_info", {"pidfile": str(bench.place("qemu.pid"))}).json["guest"]
+    assert seen["definition_digest"] == bench.start().json["guest"]["digest"]
+
+
+@pytest.mark.parametrize("change", [{"uid": 12345}, {"mode": 0o777}], ids=str)
+def test_a_directory_that_others_can_write_proves_nothing(bench: Bench, change: Mapping[str, int]) -> None:
+    """Not even that the guest runs as declared: a stranger can lock a pidfile and write a record too."""
+    bench.start()
+    if "uid" in change:
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a directory away")
+        os.chown(bench.place(""), change["uid"], -1)
+    else:
+        bench.place("").chmod(change["mode"])
+    for check in (False, True):
+        result = bench.start(check=check)
+        assert result.failed
+        assert "isn't a directory of this user alone" in result.msg
+    assert len(running(bench.folder)) == 1
+
+
+@pytest.mark.parametrize("left", [None, "1"], ids=["removed", "replaced"])
+def test_a_guest_without_its_pidfile_is_not_started_twice(bench: Bench, left: str | None) -> None:
+    """A diskless guest would really run twice; and a living one must not lose its sockets to a failed second start."""
+    bench.start(disks=[], ready="none")
+    pid = bench.pid()
+    bench.place("qemu.pid").unlink()
+    if left is not None:
+        bench.place("qemu.pid").write_text(left)
+    before = {entry.name: entry.stat().st_ino for entry in bench.place("").iterdir()}
+    result = bench.start(disks=[], ready="none")
+    assert result.failed
+    assert "it may be running already" in result.msg
+    assert str(pid) in result.msg
+    assert running(bench.folder) == [pid]
+    assert {entry.name: entry.stat().st_ino for entry in bench.place("").iterdir()} == before
+    assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "running"
+
+
+def test_a_pidfile_that_is_a_fifo_keeps_nobody_waiting(bench: Bench) -> None:
+    bench.place("").mkdir(parents=True, mode=0o700)
+    os.mkfifo(bench.place("qemu.pid"))
+    for module, options in (
+        ("qemu_guest_start", bench.options()),
+        ("qemu_guest_shutdown", {"pidfile": str(bench.place("qemu.pid"))}),
+    ):
+        result = run_module(module, options, timeout_s=60)
+        assert result.failed
+        assert "is no regular file" in result.msg
+
+
+def test_the_same_size_in_other_words_is_the_same(bench: Bench) -> None:
+    bench.start(memory="32M")
+    assert not bench.start(memory=str(32 * 1024 * 1024)).changed
+
+
+def test_what_is_waited_for_is_no_part_of_the_machine(bench: Bench) -> None:
+    bench.start()
+    assert not bench.start(ready="none", timeout=7).changed
+
+
+def test_check_mode_starts_nothing(bench: Bench) -> None:
+    result = bench.start(check=True)
+    assert result.changed
+    assert result.json["diff"]["after"]["state"] == "running"
+    assert not bench.runs.exists()
+    assert running(bench.folder) == []
+
+
+def test_check_mode_knows_disks_that_are_not_there_yet(bench: Bench) -> None:
+    assert bench.start(check=True, disks=[{"path": str(bench.folder / "later.qcow2")}]).changed
+
+
+def test_check_mode_of_a_running_guest_is_unchanged(bench: Bench) -> None:
+    bench.start()
+    assert not bench.start(check=True).changed
+
+
+def test_drift_is_reported_and_left_alone(bench: Bench) -> None:
+    first = bench.start()
+    result = bench.start(memory="48M", cpus=2, diff=True)
+    assert not result.changed
+    assert result.json["drift"] == [
+        {"option": "cpus", "running": 1, "declared": 2},
+        {"option": "memory", "running": 32 * 1024**2, "declared": 48 * 1024**2},
+    ]
+    diff = result.json["diff"]
+    assert (diff["before"]["definition"]["cpus"], diff["after"]["definition"]["cpus"]) == (1, 2)
+    assert "cpus, memory" in str(result.json["warnings"])
+    assert running(bench.folder) == [first.json["guest"]["pid"]]
+
+
+def test_drift_is_acted_on_where_that_is_allowed(bench: Bench) -> None:
+    first = bench.start()
+    predicted = bench.start(memory="48M", restart="if_needed", check=True)
+    assert predicted.changed
+    assert running(bench.folder) == [first.json["guest"]["pid"]]
+    result = bench.start(memory="48M", restart="if_needed")
+    assert result.changed, result.msg
+    assert result.json["diff"] == predicted.json["diff"]
+    assert running(bench.folder) == [result.json["guest"]["pid"]] != [first.json["guest"]["pid"]]
+    assert [attempt["outcome"] for attempt in result.json["attempts"] if attempt["rung"] == "acpi"] == ["ended"]
+    assert not bench.start(memory="48M", restart="if_needed").changed
+
+
+def test_a_restart_is_not_begun_with_a_missing_disk(bench: Bench) -> None:
+    first = bench.start()
+    other = [{"path": str(bench.folder / "gone.img"), "format": "raw", "interface": "ide"}]
+    result = bench.start(disks=other, restart="if_needed")
+    assert result.failed
+    assert "gone.img is not there" in result.msg
+    assert running(bench.folder) == [first.json["guest"]["pid"]]
+
+
+def test_a_restart_goes_no_further_than_allowed(bench: Bench) -> None:
+    bench.disk.write_bytes(image(Kind.IGNORES))
+    first = bench.start(ready_text="B")
+    result = bench.start(ready_text="B", memory="48M", restart="if_needed", max_rung="acpi", timeout=4)
+    assert result.failed
+    assert "max_rung" in result.msg
+    assert running(bench.folder) == [first.json["guest"]["pid"]]
+
+
+def test_through_ansible_itself(bench: Bench) -> None:
+    task = {"name": "up", "vmops.lifecycle.qemu_guest_start": bench.options()}
+    assert run_tasks(bench.folder, [task]).tasks["up"]["changed"]
+    assert not run_tasks(bench.folder, [task]).tasks["up"]["changed"]
+    other = {"name": "up", "vmops.lifecycle.qemu_guest_start": bench.options(memory="48M")}
+    play = run_tasks(bench.folder, [other], "--diff")
+    assert not play.tasks["up"]["changed"]
+    assert [item["option"] for item in play.tasks["up"]["drift"]] == ["memory"]
+
+
+# ---- identity of the guest ----
+
+
+def test_uuid_and_mac_stay_the_same_from_start_to_start(bench: Bench) -> None:
+    def identity() -> list[str]:
+        words = arguments(bench.pid())
+        card = next(word for word in words if word.startswith("virtio-net"))
+        return [words[words.index("-uuid") + 1], card]
+
+    bench.start(networks=None)
+    first = identity()
+    bench.end()
+    bench.start(networks=None)
+    assert identity() == first
+    bench.end()
+    bench.start(networks=None, name="h")
+    other = arguments(bench.pid("h"))
+    assert first[0] not in other
+    assert first[1] not in other
+
+
+def test_the_directory_is_private(bench: Bench) -> None:
+    old = os.umask(0)
+    try:
+        bench.start()
+    finally:
+        os.umask(old)
+    assert bench.runs.stat().st_mode & 0o777 == 0o700
+    assert bench.place("").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_others_can_enter_is_refused(bench: Bench) -> None:
+    bench.place("").mkdir(parents=True)
+    bench.place("").chmod(0o755)
+    result = bench.start()
+    assert result.failed
+    assert result.json["error"]["kind"] == "refused"
+    assert running(bench.folder) == []
+
+
+def test_a_path_too_long_for_a_socket_is_refused_beforehand(bench: Bench) -> None:
+    result = bench.start(run_dir=str(bench.folder / ("x" * 100)))
+    assert result.failed
+    assert result.json["error"] == {
+        "kind": "bad_input",
+        "option": "run_dir",
+        "expected": result.json["error"]["expected"],
+    }
+    assert "107" in result.msg
+    assert [entry.name for entry in bench.folder.iterdir()] == ["boot.img"]
+
+
+def test_names_with_commas_and_other_traps_are_only_names(bench: Bench) -> None:
+    folder = bench.folder / "a,b=c d"
+    folder.mkdir()
+    for name in ("x,y.img", "nbd:localhost:1", "json:{}", "-dash", "ümlaut.img"):
+        path = folder / name
+        path.write_bytes(image(Kind.OBEYS))
+        disk = {"path": str(path), "format": "raw", "interface": "ide"}
+        result = bench.start(disks=[disk], run_dir=str(folder))
+        assert not result.failed, result.msg
+        pid = result.json["guest"]["pid"]
+        assert any(
+            os.path.realpath(f"/proc/{pid}/fd/{number}") == str(path) for number in os.listdir(f"/proc/{pid}/fd")
+        )
+        bench.end()
+
+
+# ---- what goes wrong ----
+
+
+def test_a_port_in_use_is_told_in_qemus_words_with_advice(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        result = bench.start(networks=[{"forwards": [{"host_port": port, "guest_port": 22}]}])
+    assert result.failed
+    assert result.json["error"]["kind"] == "start_failed"
+    assert "Could not set up host forwarding rule" in result.msg
+    assert "choose another host_port" in result.msg
+    assert str(port) in result.msg
+    assert running(bench.folder) == []
+    assert {entry.name for entry in bench.place("").iterdir()} <= {"console.log", "qemu.log"}
+
+
+def test_a_missing_disk_is_found_before_anything_is_touched(bench: Bench) -> None:
+    result = bench.start(disks=[{"path": str(bench.folder / "none.qcow2")}])
+    assert result.failed
+    assert result.json["error"]["option"] == "disks[0].path"
+    assert "none.qcow2 is not there" in result.msg
+    assert not bench.place("").exists()
+
+
+def test_a_disk_in_use_by_another_machine(bench: Bench) -> None:
+    bench.start(name="first")
+    result = bench.start(name="second")
+    assert result.failed
+    assert "lock" in result.msg
+    assert "Another process has that image open" in result.msg
+    assert len(running(bench.folder)) == 1
+
+
+def test_a_disk_of_another_format(bench: Bench) -> None:
+    result = bench.start(disks=[{"path": str(bench.disk), "format": "qcow2"}])
+    assert result.failed
+    assert "correct the disk's format" in result.msg
+
+
+def test_an_unknown_emulator(bench: Bench) -> None:
+    for emulator in ("qemu-system-nothing", "/nowhere/qemu"):
+        result = bench.start(emulator=emulator)
+        assert result.failed
+        assert result.json["error"]["kind"] == "tool_missing"
+
+
+def test_qemus_own_refusal(bench: Bench) -> None:
+    result = bench.start(extra_args=["-device", "no-such-device"])
+    assert result.failed
+    assert "no-such-device" in result.msg
+    assert result.json["error"]["rc"] == 1
+
+
+def test_a_qemu_that_hangs_before_its_guest_runs_is_ended(bench: Bench) -> None:
+    """It waits for somebody to connect to a socket, which nobody does."""
+    path = bench.folder / "nobody.sock"
+    result = bench.start(extra_args=["-chardev", f"socket,id=x,server=on,wait=on,path={path}"], timeout=3)
+    assert result.failed
+    assert result.json["error"]["kind"] == "timed_out"
+    assert running(bench.folder) == []
+    assert {entry.name for entry in bench.place("").iterdir()} <= {"console.log", "qemu.log"}
+    assert bench.start().changed
+
+
+def test_a_guest_that_ends_at_once_is_reported_at_once(bench: Bench) -> None:
+    """By a reset through the keyboard controller, which with -no-reboot ends QEMU."""
+    code = bytes.fromhex("b0fee664f4ebfd")  # mov al,0xfe; out 0x64,al; hlt; jmp
+    bench.disk.write_bytes(code.ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512))
+    started = time.monotonic()
+    result = bench.start(extra_args=["-no-reboot"], ready_text="never", timeout=100)
+    assert result.failed
+    assert result.json["error"]["kind"] == "guest_ended"
+    assert time.monotonic() - started < 50
+    assert running(bench.folder) == []
+
+
+def test_a_guest_that_is_killed_while_it_is_waited_for(bench: Bench) -> None:
+    process = start_module("qemu_guest_start", bench.options(ready_text="never", timeout=100))
+    pid = wait_for_console(bench)
+    os.kill(pid, signal.SIGTERM)
+    result = finish(process)
+    assert result.failed
+    assert result.json["error"]["kind"] == "guest_ended"
+    assert "terminating on signal 15" in result.msg
+    assert "BR" in result.msg
+
+
+def test_a_guest_that_is_not_ready_in_time_runs_on_and_the_next_run_goes_on_waiting(bench: Bench) -> None:
+    bench.disk.write_bytes(image(Kind.LISTENS_AFTER_A_KEY))
+    second = bench.folder / "second.sock"  # a monitor of the test's own: the module holds the guest's while it waits
+    extra = ["-chardev", f"socket,id=second,server=on,wait=off,path={second}", "-mon", "chardev=second,mode=control"]
+    result = bench.start(timeout=2, extra_args=extra)
+    assert result.failed
+    assert result.json["error"]["kind"] == "timed_out"
+    pid = bench.pid()
+    assert f"process {pid} lives and was left running" in result.msg
+    assert running(bench.folder) == [pid]
+
+    process = start_module("qemu_guest_start", bench.options(extra_args=extra))
+    time.sleep(0.5)  # long enough to be waiting, mostly; the outcome is the same if it isn't
+    assert process.poll() is None
+    told = ask(second, "send-key", {"keys": [{"type": "qcode", "data": "a"}]})
+    assert "return" in told
+    again = finish(process)
+    assert again.changed, again.msg
+    assert again.json["diff"]["before"]["state"] == "starting"
+    assert again.json["guest"]["pid"] == pid
+    assert not bench.start(extra_args=extra).changed
+
+
+# ---- the module itself ended ----
+
+
+def wait_for_console(bench: Bench, text: bytes = b"BR") -> int:
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        try:
+            if text in bench.place("console.log").read_bytes():
+                return bench.pid()
+        except (FileNotFoundError, ValueError):
+            pass
+        time.sleep(0.01)  # a file that grows is announced to nobody
+    raise AssertionError("the guest said nothing")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_module_ended_while_it_waits_leaves_a_guest_that_the_next_run_adopts(
+    bench: Bench, number: signal.Signals
+) -> None:
+    process = start_module("qemu_guest_start", bench.options(ready_text="never", timeout=100))
+    pid = wait_for_console(bench)
+    os.killpg(process.pid, number)
+    ended = finish(process)
+    assert running(bench.folder) == [pid]
+    if number is not signal.SIGKILL:
+        assert number.name in ended.msg
+    result = bench.start()
+    assert result.changed
+    assert result.json["commands"] == []
+    assert running(bench.folder) == [pid]
+    assert not bench.start().changed
+
+
+@pytest.mark.parametrize("delay_ms", [60, 90, 120, 150, 180, 220, 260, 300])
+def test_a_module_killed_at_any_moment_of_the_start_is_recovered(bench: Bench, delay_ms: int) -> None:
+    process = start_module("qemu_guest_start", bench.options())
+    time.sleep(delay_ms / 1000)  # not a wait for anything: the moment of the fault
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
+    result = bench.start()
+    assert not result.failed, result.msg
+    assert running(bench.folder) == [bench.pid()]
+    assert not bench.start().changed
+    assert not list(bench.runs.rglob(".*vmops*"))
+
+
+def test_stale_files_of_a_killed_guest(bench: Bench) -> None:
+    bench.start()
+    os.kill(bench.pid(), signal.SIGKILL)
+    while running(bench.folder):
+        time.sleep(0.01)
+    assert bench.place("qemu.pid").exists()
+    result = bench.start()
+    assert result.changed
+    assert result.json["diff"]["before"] == {"state": "absent"}
+    assert running(bench.folder) == [bench.pid()]
+
+
+def test_a_pidfile_with_the_number_of_a_stranger_is_no_guest(bench: Bench) -> None:
+    bench.place("").mkdir(parents=True, mode=0o700)
+    bench.place("").chmod(0o700)
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        bench.place("qemu.pid").write_text(f"{stranger.pid}\n")
+        assert bench.start().changed
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_guest_that_something_else_started_is_drift(bench: Bench) -> None:
+    bench.start()
+    bench.place("guest.json").write_text("{")
+    result = bench.start()
+    assert not result.changed
+    assert result.json["guest"]["digest"] is None
+    assert "memory" in [item["option"] for item in result.json["drift"]]
+
+
+def test_two_tasks_on_one_guest_make_one_guest(bench: Bench) -> None:
+    processes = [start_module("qemu_guest_start", bench.options()) for _each in range(3)]
+    results = [finish(process) for process in processes]
+    assert [result.json.get("msg") for result in results if result.failed] == []
+    assert sorted(result.changed for result in results) == [False, False, True]
+    assert len(running(bench.folder)) == 1
+
+
+def test_many_machines_at_once(bench: Bench) -> None:
+    disks = []
+    for number in range(6):
+        disk = bench.folder / f"{number}.img"
+        disk.write_bytes(image(Kind.OBEYS))
+        disks.append([{"path": str(disk), "format": "raw", "interface": "ide"}])
+    processes = [
+        start_module("qemu_guest_start", bench.options(name=f"m{number}", disks=disk))
+        for number, disk in enumerate(disks)
+    ]
+    assert all(finish(process).changed for process in processes)
+    assert len(running(bench.folder)) == 6
+
+
+def test_the_daemon_has_a_session_of_its_own_and_outlives_the_module_group(bench: Bench) -> None:
+    """The parent-death signal and the process group that tie a program to the module end with QEMU's own parent."""
+    process = start_module("qemu_guest_start", bench.options())
+    result = finish(process)
+    pid = result.json["guest"]["pid"]
+    assert os.getsid(pid) not in (process.pid, os.getsid(0))
+    assert os.getpgid(pid) == os.getsid(pid)
+    assert running(bench.folder) == [pid]
+
+
+# ---- wait for a port ----
+
+
+class Lines(threading.Thread):
+    """A TCP server that begins to listen only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.port = server.getsockname()[1]
+        self.told = threading.Event()
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        self.told.wait(60)
+        with socket.create_server(("127.0.0.1", self.port)):
+            self.ended.wait(60)
+
+
+def test_a_port_that_opens_later(bench: Bench) -> None:
+    server = Lines()
+    server.start()
+    process = start_module("qemu_guest_start", bench.options(ready="port", ready_port=server.port))
+    wait_for_console(bench)
+    assert process.poll() is None
+    server.told.set()
+    assert finish(process).changed
+    server.ended.set()
+
+
+def test_a_forward_that_only_qemu_takes_is_not_ready(bench: Bench) -> None:
+    """QEMU itself accepts every connection to a forwarded port; a boot sector never does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    result = bench.start(
+        networks=[{"forwards": [{"host_port": port, "guest_port": 22}]}], ready="port", ready_text=None, timeout=4
+    )
+    assert result.failed
+    assert f"port {port} of g" in result.msg
+    with socket.create_connection(("127.0.0.1", port), 5):
+        pass  # which shows that it was QEMU's doing
+
+
+# ---- accelerator ----
+
+
+def test_auto_without_a_usable_kvm_is_tcg(bench: Bench) -> None:
+    """Whatever this host has: the answer is one of the two, the guest boots with it, and it is kept."""
+    result = bench.start(accel="auto", cpu=None)
+    assert not result.failed, result.msg
+    chosen = result.json["guest"]["accel"]
+    words = arguments(bench.pid())
+    assert chosen in ("kvm", "tcg")
+    assert words[words.index("-accel") + 1] == chosen
+    kept = bench.runs / ".accel.json"
+    if kept.exists():
+        assert json.loads(kept.read_text())["works"] == (chosen == "kvm")
+
+
+def test_hidden_capabilities(bench: Bench) -> None:
+    """A system without process descriptors and /proc: the lock on the pidfile tells."""
+    hidden = {"VMOPS_HIDE_CAPABILITIES": "pidfd,proc,parent_death_signal"}
+    result = run_module("qemu_guest_start", bench.options(), env=hidden)
+    assert result.changed, result.msg
+    assert "process" in str(result.json["warnings"])
+    assert not run_module("qemu_guest_start", bench.options(), env=hidden).changed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_nothing_is_to_be_done_without_the_code_that_does_it(bench: Bench) -> None:
+    """A task compiles all that it imports: one with nothing to do leaves the launching part alone."""
+    bench.start()
+    script = (
+        "import json, sys\n"
+        "from tests.testbed import module_main\n"
+        "module = module_main.load('qemu_guest_start')\n"
+        "module_main.set_arguments(json.dumps({'ANSIBLE_MODULE_ARGS': json.loads(sys.argv[1])}).encode())\n"
+        "try:\n"
+        "    module.main()\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print(json.dumps([name.rpartition('.')[2] for name in sys.modules if '._qemu_guest.' in name]))\n"
+    )
+    given = dict(bench.options(), _ansible_remote_tmp="/tmp")
+    done = subprocess.run([sys.executable, "-c", script, json.dumps(given)], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+    assert lines[0]["changed"] is False
+    assert set(lines[-1]) == {"start", "places", "process", "record"}

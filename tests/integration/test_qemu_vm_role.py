@@ -1,0 +1,282 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role qemu_vm and the two playbooks: composition, order, what becomes of failures. Molecule has the plain ways."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.boot_guest import Kind, image
+from tests.testbed.module_main import ROOT
+from tests.testbed.playbooks import Play, ansible_environment, run_playbook
+
+from .test_qemu_guest_start import Bench, arguments, running
+
+
+class Fleet:
+    """An inventory of machines whose guests are boot sectors, and the two playbooks run on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bench = Bench(folder)
+        self.folder = folder
+        self.home = folder / "home"
+        self.runs = folder / "r"
+        self.source = folder / "source.img"
+        self.source.write_bytes(image(Kind.OBEYS))
+        self.machines: dict[str, dict[str, Any]] = {}
+
+    def declare(self, name: str, **variables: Any) -> None:
+        self.machines[name] = variables
+
+    def play(self, playbook: str, *words: str, **variables: Any) -> Play:
+        shared = {
+            "vm_platform": "qemu",
+            "qemu_vm_home": str(self.home),
+            "qemu_vm_run_dir": str(self.runs),
+            "qemu_vm_image": {
+                "source": str(self.source),
+                "source_format": "raw",
+                "size": "2M",
+                "interface": "ide",
+            },
+            "qemu_vm_memory": "32M",
+            "qemu_vm_machine": "pc",
+            "qemu_vm_accel": "tcg",
+            "qemu_vm_networks": [],
+            "qemu_vm_ready": "console",
+            "qemu_vm_ready_text": "BR",
+            "qemu_vm_start_timeout": 60,
+            "qemu_vm_shutdown_timeout": 20,
+            **variables,
+        }
+        inventory = self.folder / "inventory.json"
+        inventory.write_text(json.dumps({"all": {"vars": shared, "hosts": self.machines}}))
+        return run_playbook(ROOT / "playbooks" / f"{playbook}.yml", "-i", str(inventory), *words)
+
+    def disk(self, name: str) -> Path:
+        return self.home / name / "system.qcow2"
+
+
+@pytest.fixture(name="fleet")
+def _fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path)
+    yield fleet
+    fleet.bench.end()
+
+
+def changed(play: Play) -> Mapping[str, int]:
+    assert play.rc == 0, play.text
+    return {host: numbers["changed"] for host, numbers in play.stats.items() if host != "localhost"}
+
+
+def info(path: Path) -> Mapping[str, Any]:
+    command = ["qemu-img", "info", "--force-share", "--output=json", str(path)]
+    return dict(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+
+
+def test_many_machines_come_and_go(fleet: Fleet) -> None:
+    for name in ("a", "b", "c"):
+        fleet.declare(name)
+    predicted = fleet.play("provision", "--check")
+    assert predicted.rc == 0, predicted.text
+    assert not fleet.home.exists()
+
+    assert all(changed(fleet.play("provision")).values())
+    assert len(running(fleet.folder)) == 3
+    for name in fleet.machines:
+        assert (info(fleet.disk(name))["format"], info(fleet.disk(name))["virtual-size"]) == ("qcow2", 2 * 1024**2)
+    assert changed(fleet.play("provision")) == {"a": 0, "b": 0, "c": 0}
+
+    assert fleet.play("teardown", "--check").rc == 0
+    assert len(running(fleet.folder)) == 3
+    assert all(changed(fleet.play("teardown")).values())
+    assert running(fleet.folder) == []
+    assert [*fleet.home.rglob("*"), *fleet.runs.rglob("*")] == []
+    assert changed(fleet.play("teardown")) == {"a": 0, "b": 0, "c": 0}
+
+
+def test_what_the_machine_wrote_survives_the_second_run(fleet: Fleet) -> None:
+    fleet.declare("a")
+    fleet.play("provision")
+    pid = running(fleet.folder)[0]
+    words = " ".join(arguments(pid))
+    assert str(fleet.disk("a")) in words
+    assert "seed.iso" in words
+    stamp = fleet.disk("a").stat().st_ino
+    assert changed(fleet.play("provision")) == {"a": 0}
+    assert fleet.disk("a").stat().st_ino == stamp
+    assert running(fleet.folder) == [pid]
+
+
+def test_disks_are_kept_if_asked(fleet: Fleet) -> None:
+    fleet.declare("a", qemu_vm_keep_disks=True, qemu_vm_disks=[{"name": "data", "format": "raw", "size": "1M"}])
+    fleet.play("provision")
+    assert changed(fleet.play("teardown"))["a"] > 0
+    assert running(fleet.folder) == []
+    assert sorted(path.name for path in (fleet.home / "a").iterdir()) == ["data.raw", "system.qcow2"]
+    assert changed(fleet.play("teardown")) == {"a": 0}
+    assert changed(fleet.play("provision"))["a"] > 0
+
+
+def test_a_machine_that_ignores_everything_is_taken_away_all_the_same(fleet: Fleet) -> None:
+    fleet.source.write_bytes(image(Kind.IGNORES))
+    fleet.declare("a", qemu_vm_ready_text="B")
+    fleet.play("provision")
+    pid = running(fleet.folder)[0]
+    os.kill(pid, signal.SIGSTOP)  # its monitor is dead as well
+    assert changed(fleet.play("teardown"))["a"] > 0
+    assert running(fleet.folder) == []
+
+
+def test_stale_files_of_a_killed_machine(fleet: Fleet) -> None:
+    fleet.declare("a")
+    fleet.play("provision")
+    fleet.bench.end()
+    assert changed(fleet.play("teardown"))["a"] > 0
+    assert [*fleet.home.rglob("*"), *fleet.runs.rglob("*")] == []
+
+
+def test_each_step_is_tried_and_all_failures_are_reported(fleet: Fleet) -> None:
+    """The shutdown may not go far enough, so the machine lives: its disk must stay, and the rest is tried."""
+    fleet.source.write_bytes(image(Kind.IGNORES))
+    fleet.declare("a", qemu_vm_ready_text="B", qemu_vm_max_rung="acpi", qemu_vm_shutdown_timeout=3)
+    fleet.declare("b")
+    fleet.play("provision", qemu_vm_ready_text="B")
+    play = fleet.play("teardown", qemu_vm_ready_text="B")
+    assert play.rc != 0
+    assert play.stats["a"]["failures"] == 1
+    assert play.stats["b"]["failures"] == 0
+    told = play.tasks["Report all that failed"].get("msg", play.text)
+    assert "max_rung" in told
+    assert "system.qcow2" in told
+    assert len(running(fleet.folder)) == 1
+    assert fleet.disk("a").exists()
+    assert not (fleet.home / "a" / "seed.iso").exists()
+    assert (fleet.runs / "a" / "qemu.pid").exists()  # so that the next run finds it
+    assert not (fleet.home / "b").exists()
+    assert changed(fleet.play("teardown", "-e", "qemu_vm_max_rung=kill"))["a"] > 0
+    assert running(fleet.folder) == []
+    assert [*fleet.home.rglob("*"), *fleet.runs.rglob("*")] == []
+
+
+def test_one_machine_that_fails_does_not_keep_the_others_down(fleet: Fleet) -> None:
+    fleet.declare("a", qemu_vm_extra_args=["-device", "no-such-device"])
+    fleet.declare("b")
+    play = fleet.play("provision")
+    assert play.rc != 0
+    assert play.stats["a"]["failures"] == 1
+    assert "no-such-device" in play.text
+    assert len(running(fleet.folder)) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"qemu_vm_state": "here"}, "qemu_vm_state"),
+        ({"qemu_vm_cpus": "many"}, "qemu_vm_cpus"),
+        ({"qemu_vm_disks": [{"size": "1M"}]}, "name"),
+        ({"qemu_vm_networks": [{"forwards": [{"host_port": 1}]}]}, "guest_port"),
+        ({"qemu_vm_image": {"sauce": "x"}}, "sauce"),
+        ({"qemu_vm_ready": "soon"}, "qemu_vm_ready"),
+    ],
+)
+def test_variables_are_checked_before_anything_is_done(fleet: Fleet, variables: Mapping[str, Any], named: str) -> None:
+    fleet.declare("a", **variables)
+    play = run_role(fleet) if "qemu_vm_state" in variables else fleet.play("provision")
+    assert play.rc != 0
+    assert named in play.text
+    assert not fleet.home.exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"qemu_vm_memory": "lots"}, "memory: 'lots' is no size"),
+        ({"qemu_vm_networks": [{"mac": "01:00:00:00:00:00"}]}, "networks[0].mac"),
+        ({"qemu_vm_ready": "agent", "qemu_vm_agent": False}, "agent channel"),
+        ({"qemu_vm_run_dir": "/tmp/" + 100 * "x"}, "107"),
+    ],
+)
+def test_a_wrong_machine_is_told_before_its_disks_are_made(
+    fleet: Fleet, variables: Mapping[str, Any], named: str
+) -> None:
+    fleet.declare("a", **variables)
+    play = fleet.play("provision")
+    assert play.rc != 0
+    assert named in play.text
+    assert not fleet.home.exists()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"qemu_vm_name": ""},
+        {"qemu_vm_name": ".."},
+        {"qemu_vm_name": "../other"},
+        {"qemu_vm_home": "home"},
+        {"qemu_vm_disks": [{"name": "../other/system", "size": "1M"}]},
+        {"qemu_vm_disks": [{"name": "system", "size": "1M"}]},
+    ],
+    ids=str,
+)
+def test_names_that_lead_to_others_files_are_refused_both_ways(fleet: Fleet, variables: Mapping[str, Any]) -> None:
+    """Another machine's disk, and what lies where a wrong name would lead, must survive a teardown."""
+    theirs = [fleet.home / "other" / "system.qcow2", fleet.home / "seed.iso", fleet.folder / "seed.iso"]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"theirs")
+    fleet.declare("a", **variables)
+    for playbook in ("provision", "teardown"):
+        play = fleet.play(playbook)
+        assert play.stats["a"]["failures"] == 1, play.text
+        assert "Nothing was done" in play.text
+    assert [path.read_bytes() for path in theirs] == [b"theirs"] * 3
+    assert sorted(path.name for path in fleet.home.iterdir()) == ["other", "seed.iso"]
+
+
+def run_role(fleet: Fleet) -> Play:
+    """The role by itself, since the playbooks state the state."""
+    playbook = fleet.folder / "role.yml"
+    task = {"ansible.builtin.include_role": {"name": "vmops.lifecycle.qemu_vm"}, "vars": fleet.machines["a"]}
+    playbook.write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+    return run_playbook(playbook)
+
+
+def test_an_unknown_platform_is_told(fleet: Fleet) -> None:
+    fleet.declare("a", vm_platform="abacus")
+    for playbook in ("provision", "teardown"):
+        play = fleet.play(playbook)
+        assert play.rc != 0
+        assert "set vm_platform to qemu" in play.text
+
+
+def test_secrets_of_the_seed_are_not_shown(fleet: Fleet) -> None:
+    fleet.declare("a", qemu_vm_user_data={"password": "geheim-123"})
+    play = fleet.play("provision", "-vvv", "--diff")
+    assert play.rc == 0
+    seeded = json.dumps([result for name, result in play.tasks.items() if name == "Write the seed"])
+    assert "censored" in seeded
+    assert "geheim-123" not in seeded
+
+
+def test_the_playbooks_are_found_by_name(fleet: Fleet) -> None:
+    program = str(Path(sys.executable).parent / "ansible-playbook")
+    for name in ("provision", "teardown"):
+        done = subprocess.run(
+            [program, f"vmops.lifecycle.{name}", "--syntax-check", "-i", "localhost,"],
+            env=ansible_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr

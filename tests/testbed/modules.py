@@ -1,0 +1,96 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs a module of this collection as a process and reads its result, for tests that kill, starve or time it.
+
+For the way through Ansible itself see `playbooks.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .module_main import ROOT
+
+MAIN = str(ROOT / "tests" / "testbed" / "module_main.py")
+
+
+class Result(NamedTuple):
+    """How a module ended: its exit code, its JSON (empty when it was killed) and what it wrote to standard error."""
+
+    rc: int
+    json: dict[str, Any]
+    stderr: str
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.json["changed"])
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.json.get("failed"))
+
+    @property
+    def msg(self) -> str:
+        return str(self.json["msg"])
+
+
+def start_module(
+    name: str,
+    arguments: Mapping[str, Any],
+    check: bool = False,
+    diff: bool = False,
+    env: Mapping[str, str] | None = None,
+    python: str = sys.executable,
+    **popen: Any,
+) -> subprocess.Popen[bytes]:
+    """Start a module; `finish` waits for it. It leads a session of its own, so that a test can kill its whole tree."""
+    given = dict(arguments, _ansible_check_mode=check, _ansible_diff=diff, _ansible_remote_tmp="~/.ansible/tmp")
+    process = subprocess.Popen(
+        [python, MAIN, name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+        start_new_session=True,
+        **popen,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(given).encode())
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def finish(process: subprocess.Popen[bytes], timeout_s: float = 300) -> Result:
+    """Wait for a started module and read its result."""
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    text = out.decode()
+    lines = [line for line in text.splitlines() if line.startswith("{")]
+    return Result(process.returncode, json.loads(lines[-1]) if lines else {}, err.decode())
+
+
+def run_module(
+    name: str,
+    arguments: Mapping[str, Any],
+    check: bool = False,
+    diff: bool = False,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 300,
+    **popen: Any,
+) -> Result:
+    """Run a module to its end. A traceback on standard error is never right, so it fails the test here."""
+    result = finish(start_module(name, arguments, check, diff, env, **popen), timeout_s)
+    assert "Traceback" not in result.stderr, result.stderr
+    assert result.json, "no result: rc %d, stderr %s" % (result.rc, result.stderr)
+    return result
