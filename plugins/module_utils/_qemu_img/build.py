@@ -19,7 +19,7 @@ from .tool import SECRET_ID, Node, QemuImg, option_list
 
 # How a conversion writes: through the page cache with a flush at its end; see docs/benchmarks.md for the
 # alternatives' times.
-WRITE_FLAGS = ("-t", "writeback", "-m", "16")
+WRITE_FLAGS = ("-t", "writeback")
 # What qemu-img says, and answers 0, when the writing that it had put off until it closes the image fails: the image
 # may then read as zeros and pass a check.
 LOSSES = ("Failed to flush", "Lost persistent bitmaps")
