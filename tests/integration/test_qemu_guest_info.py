@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,20 +16,6 @@ from tests.testbed.modules import run_module
 from tests.testbed.playbooks import run_tasks
 
 UUID = "6f1d2c0e-8a43-4a57-9a52-1f0f6f0a4c11"
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Any]:
-    """Starts guests that end with the test."""
-    guests: list[BootGuest] = []
-
-    def start(name: str = "web1", **options: Any) -> BootGuest:
-        guests.append(BootGuest(tmp_path / name, **options))
-        return guests[-1]
-
-    yield start
-    for guest in guests:
-        guest.end()
 
 
 def info(arguments: dict[str, Any], **options: Any) -> dict[str, Any]:

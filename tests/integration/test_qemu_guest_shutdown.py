@@ -9,36 +9,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.testbed.boot_guest import BootGuest, Kind, Qmp, until
-from tests.testbed.modules import Result, finish, run_module, start_module
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Any]:
-    """Starts guests that end with the test."""
-    guests: list[BootGuest] = []
-
-    def start(name: str = "web1", **options: Any) -> BootGuest:
-        guests.append(BootGuest(tmp_path / name, **options))
-        return guests[-1]
-
-    yield start
-    for guest in guests:
-        guest.end()
-
-
-def shutdown(guest: BootGuest, check: bool = False, **options: Any) -> Result:
-    return run_module("qemu_guest_shutdown", {"timeout": 30, **guest.options, **options}, check=check, timeout_s=60)
-
-
-def sent(result: Result) -> list[str]:
-    return [attempt["sent"].split()[0] for attempt in result.json["guest"]["attempts"]]
+from tests.testbed.modules import finish, run_module, start_module
+from tests.testbed.shut_down import sent, shutdown
 
 
 def test_a_willing_guest_goes_by_the_power_button(boot):

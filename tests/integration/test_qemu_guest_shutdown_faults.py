@@ -22,28 +22,7 @@ import pytest
 
 from tests.testbed.boot_guest import BootGuest, GuestWithAgent, Kind, Qmp, ended, start_many, until
 from tests.testbed.modules import Result, finish, run_module, start_module
-
-
-@pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Any]:
-    """Starts guests that end with the test."""
-    guests: list[BootGuest] = []
-
-    def start(name: str = "web1", make: Callable[..., BootGuest] = BootGuest, **options: Any) -> BootGuest:
-        guests.append(make(tmp_path / name, **options))
-        return guests[-1]
-
-    yield start
-    for guest in guests:
-        guest.end()
-
-
-def shutdown(guest: BootGuest, check: bool = False, **options: Any) -> Result:
-    return run_module("qemu_guest_shutdown", {"timeout": 30, **guest.options, **options}, check=check, timeout_s=60)
-
-
-def sent(result: Result) -> list[str]:
-    return [attempt["sent"].split()[0] for attempt in result.json["guest"]["attempts"]]
+from tests.testbed.shut_down import sent, shutdown
 
 
 def outcomes(result: Result, rung: str) -> list[str]:

@@ -13,98 +13,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 
 from tests.testbed.boot_guest import Kind, image
-from tests.testbed.modules import Result, finish, run_module, start_module
+from tests.testbed.modules import finish, run_module, start_module
 from tests.testbed.playbooks import run_tasks
+from tests.testbed.start_bench import Bench, arguments, ask, running, wait_for_console
 from tests.testbed.untouched import untouched
-
-
-class Bench:
-    """A directory with a disk, and every guest that a test starts below it; `end` kills those that are left."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.runs = folder / "r"
-        self.disk = folder / "boot.img"
-        self.disk.write_bytes(image(Kind.OBEYS))
-
-    def options(self, **changes: Any) -> dict[str, Any]:
-        options = {
-            "name": "g",
-            "run_dir": str(self.runs),
-            "memory": "32M",
-            "machine": "pc",
-            "cpu": "qemu64",
-            "accel": "tcg",
-            "disks": [{"path": str(self.disk), "format": "raw", "interface": "ide"}],
-            "networks": [],
-            "ready": "console",
-            "ready_text": "BR",
-            "timeout": 60,
-        }
-        return {name: value for name, value in {**options, **changes}.items() if value is not None}
-
-    def start(self, check: bool = False, diff: bool = False, **changes: Any) -> Result:
-        return run_module("qemu_guest_start", self.options(**changes), check=check, diff=diff)
-
-    def place(self, name: str, guest: str = "g") -> Path:
-        return self.runs / guest / name
-
-    def pid(self, guest: str = "g") -> int:
-        return int(self.place("qemu.pid", guest).read_text())
-
-    def end(self) -> None:
-        for pid in running(self.folder):
-            os.kill(pid, signal.SIGKILL)
-        while running(self.folder):
-            time.sleep(0.01)  # a killed process that init has to reap announces itself to nobody here
-
-
-def running(folder: Path) -> list[int]:
-    """The QEMU processes with this directory on their command line, as the kernel tells."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes()
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            continue
-        if words.startswith(b"/usr/bin/qemu-system") and os.fsencode(folder) in words and state != "Z":
-            found.append(int(entry.name))
-    return found
-
-
-def arguments(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
-
-
-def ask(path: Path, command: str, arguments: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """One command over a monitor, by a client that isn't the collection's."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
-        connection.connect(str(path))
-        file = connection.makefile("rw")
-        file.readline()
-        answers = []
-        for message in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": dict(arguments or {})}):
-            file.write(json.dumps(message) + "\n")
-            file.flush()
-            answers.append(json.loads(file.readline()))
-    return answers[-1]
-
-
-@pytest.fixture(name="bench")
-def _bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.end()
-
 
 # ---- the matrix: create, again, change, check mode, diff ----
 
@@ -470,50 +387,7 @@ def test_a_guest_that_is_not_ready_in_time_runs_on_and_the_next_run_goes_on_wait
     assert not bench.start(extra_args=extra).changed
 
 
-# ---- the module itself ended ----
-
-
-def wait_for_console(bench: Bench, text: bytes = b"BR") -> int:
-    ends = time.monotonic() + 30
-    while time.monotonic() < ends:
-        try:
-            if text in bench.place("console.log").read_bytes():
-                return bench.pid()
-        except (FileNotFoundError, ValueError):
-            pass
-        time.sleep(0.01)  # a file that grows is announced to nobody
-    raise AssertionError("the guest said nothing")
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_module_ended_while_it_waits_leaves_a_guest_that_the_next_run_adopts(
-    bench: Bench, number: signal.Signals
-) -> None:
-    process = start_module("qemu_guest_start", bench.options(ready_text="never", timeout=100))
-    pid = wait_for_console(bench)
-    os.killpg(process.pid, number)
-    ended = finish(process)
-    assert running(bench.folder) == [pid]
-    if number is not signal.SIGKILL:
-        assert number.name in ended.msg
-    result = bench.start()
-    assert result.changed
-    assert result.json["commands"] == []
-    assert running(bench.folder) == [pid]
-    assert not bench.start().changed
-
-
-@pytest.mark.parametrize("delay_ms", [60, 90, 120, 150, 180, 220, 260, 300])
-def test_a_module_killed_at_any_moment_of_the_start_is_recovered(bench: Bench, delay_ms: int) -> None:
-    process = start_module("qemu_guest_start", bench.options())
-    time.sleep(delay_ms / 1000)  # not a wait for anything: the moment of the fault
-    os.killpg(process.pid, signal.SIGKILL)
-    finish(process)
-    result = bench.start()
-    assert not result.failed, result.msg
-    assert running(bench.folder) == [bench.pid()]
-    assert not bench.start().changed
-    assert not list(bench.runs.rglob(".*vmops*"))
+# ---- what lies about, and who else is at work ----
 
 
 def test_stale_files_of_a_killed_guest(bench: Bench) -> None:

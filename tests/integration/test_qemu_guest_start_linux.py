@@ -7,23 +7,11 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.testbed import linux_guest
 from tests.testbed.modules import Result, run_module
-
-from .test_qemu_guest_start import Bench, arguments, running
-
-
-@pytest.fixture(name="bench")
-def _bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.end()
+from tests.testbed.start_bench import Bench, arguments, running
 
 
 def options(bench: Bench, append: str = "", **changes: Any) -> dict[str, Any]:

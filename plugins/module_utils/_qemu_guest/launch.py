@@ -25,6 +25,7 @@ from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
 from .ready import qemu_said
 from .record import Definition, Phase, Record, write_record
 from .spec import Spec
+from .underway import claim
 
 PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architecture"
 KILL_S = 5.0
@@ -93,21 +94,30 @@ def start(spec: Spec, declared: Definition, places: Places, deadline: Deadline) 
     accelerator = choose(spec.accel, emulator, places.base, deadline)
     spec = spec._replace(disks=tuple(disk._replace(is_device=_is_device(disk.path)) for disk in spec.disks))
     command = argv(spec, emulator, places, accelerator.name)
-    _remove_leftovers(places)
     record = Record(Phase.STARTING, 0, declared, accelerator.name, command)
-    write_record(places.record, record)
+    claimed = claim(spec.name, places, deadline)
     try:
-        run(command, "starting the guest %s" % spec.name, deadline)
+        _remove_leftovers(places)
+        write_record(places.record, record)
+        _run(spec.name, record, places, claimed, deadline)
+    finally:
+        os.close(claimed)
+    return Started(record, accelerator.advice)
+
+
+def _run(name: str, record: Record, places: Places, claimed: int, deadline: Deadline) -> None:
+    """From QEMU's first process to the end of that process: then its daemon is through, or there is none."""
+    try:
+        run(record.argv, "starting the guest %s" % name, deadline, pass_fds=(claimed,))
     except CommandFailed as failed:
         said = (qemu_said(places) + "\n" + _plain(str(failed.facts["stderr"]))).strip()
-        error = StartFailed(spec.name, said, command, int(str(failed.facts["rc"])))
+        error = StartFailed(name, said, record.argv, int(str(failed.facts["rc"])))
         _forget(places, error)
         raise error from None
     except TimedOut as error:
         _end(places, error)
         _forget(places, error)
         raise
-    return Started(record, accelerator.advice)
 
 
 def living_process(places: Places) -> Process | None:
@@ -201,7 +211,7 @@ def _is_device(path: str) -> bool:
 
 def _remove_leftovers(places: Places) -> None:
     """What a killed QEMU left. Nobody holds the pidfile or listens, and only QEMU of this guest makes the others."""
-    for path in (places.pidfile, places.qmp_socket, places.agent_socket, places.console_log, places.qemu_log):
+    for path in (places.pidfile, places.qmp_socket, places.agent_socket, places.console_log):
         remove(path)
 
 

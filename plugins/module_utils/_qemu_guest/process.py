@@ -160,6 +160,20 @@ def lock_owner(descriptor: int) -> int | None:
     return None if fields[kind_at] == fcntl.F_UNLCK else fields[pid_at]
 
 
+def pidfile_owner(path: str) -> int | None:
+    """Who holds QEMU's lock on its pidfile, as it does while it lives: see :func:`lock_owner`. None also without a
+    file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return lock_owner(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Stat(NamedTuple):
     """From /proc/PID/stat: the state letter (R, S, D, T, t, Z, X) and the start time in clock ticks since boot."""
 
@@ -206,6 +220,21 @@ def written_images(pid: int) -> list[str]:
         except OSError:
             continue  # it was closed meanwhile
     return found
+
+
+def opened_by(file: os.stat_result) -> list[int]:
+    """The processes that have this file open, as far as this user may see them."""
+    return [int(entry) for entry in _names("/proc") if entry.isdigit() and _has_open(entry, file)]
+
+
+def _has_open(pid: str, file: os.stat_result) -> bool:
+    for name in _names("/proc/%s/fd" % pid):
+        try:
+            if os.path.samestat(os.stat("/proc/%s/fd/%s" % (pid, name)), file):
+                return True
+        except OSError:
+            continue  # it was closed meanwhile
+    return False
 
 
 def socket_owner(inode: int) -> int | None:

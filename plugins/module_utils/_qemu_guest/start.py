@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 from .._core.converge import Plan
 from .._core.wait import Deadline
 from .places import check_folder, places
-from .process import lock_owner
+from .process import pidfile_owner
 from .record import Definition, Phase, Record, definition, differing, digest, record_of
 
 View = Mapping[str, object]
@@ -53,7 +52,7 @@ class Guest:
     def observe(self) -> Seen:
         """See Subject. Raises Refused where others could have put there what is to be seen."""
         check_folder(self._places.folder)
-        pid = _living(self._places.pidfile)
+        pid = pidfile_owner(self._places.pidfile)
         if pid is None:
             return Seen(None, None)
         return Seen(pid, record_of(self._places.record, pid))
@@ -75,12 +74,14 @@ class Guest:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """See Subject. Two tasks on one guest take turns."""
+        """See Subject. Two tasks on one guest take turns, and a start that was cut off comes to its end."""
         from .._core.locks import exclusive
         from .places import prepare_base
+        from .underway import settle
 
         prepare_base(self._places.base)
         with exclusive(self._places.lock, self._deadline, "another task that works on the guest %s" % self._name):
+            settle(self._name, self._places, self._deadline)
             yield
 
     def apply(self, plan: Plan[Step]) -> None:
@@ -141,18 +142,6 @@ class Guest:
         from .spec import parse_readiness, parse_spec
 
         parse_readiness(self._options, parse_spec(self._name, self._declared))
-
-
-def _living(pidfile: str) -> int | None:
-    """The process that has the pidfile locked, as QEMU does while it lives."""
-    try:
-        descriptor = os.open(pidfile, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        return lock_owner(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _drift(running: Definition, declared: Definition) -> list[dict[str, object]]:

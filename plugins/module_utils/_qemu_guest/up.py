@@ -36,6 +36,7 @@ class Up:
         self._deadline = deadline
         self._spec = parse_spec(options["name"], declared)
         self._readiness = parse_readiness(options, self._spec)
+        self._started = False
         self.extras: dict[str, object] = {}
         self.warnings = missing_protections(PROTECTIONS)
 
@@ -67,13 +68,27 @@ class Up:
 
     def start(self) -> None:
         """Start QEMU. Raises what launch.start raises."""
+        self._started = True
         started = start(self._spec, self._declared, self._places, self._deadline)
         self.extras["commands"] = [list(started.record.argv)]
         if started.advice:
             self.warnings.append("accel: auto chose %s: %s." % (started.record.accel, started.advice))
 
     def wait(self) -> None:
-        """Wait until the guest is ready, and record that it is."""
+        """Wait until the guest is ready, and record that it is.
+
+        One that an earlier task began to start is started anew if it ends meanwhile: a QEMU that becomes a daemon
+        gives up in the end where the process that waits for that was killed.
+        """
+        try:
+            self._wait()
+        except Ended:
+            if self._started:
+                raise
+            self.start()
+            self._wait()
+
+    def _wait(self) -> None:
         wait = Wait(
             self._spec.name, self._readiness, self._places, forwarded=self._spec.forwarded(self._readiness.port)
         )

@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A start that is under way, seen also where the task that began it was killed.
+
+QEMU locks its pidfile only some time after it has become a daemon, and until then nothing else tells of it. So a start
+locks the guest's QEMU log (flock) before there is any process, and hands the descriptor on. The lock belongs to the
+open file, not to a process: it stays as long as any process of that start lives, to the death of the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .._core.errors import Refused, TimedOut
+from .._core.locks import try_flock
+from .._core.wait import Deadline, poll_until
+from .places import Places
+from .process import arguments, opened_by, pidfile_owner
+from .qmp import Channel
+
+# From its becoming a daemon to the lock on its pidfile QEMU needs milliseconds, a second or two on a host that swaps.
+SETTLE_S = 10.0
+
+
+def claim(name: str, places: Places, deadline: Deadline) -> int:
+    """Empty the guest's QEMU log and lock it. The descriptor is for QEMU to inherit, and to be closed here after that.
+
+    Only for a task that has the guest to itself, and for a guest that doesn't run. Raises what settle raises.
+    """
+    settle(name, places, deadline)
+    descriptor = os.open(places.qemu_log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if not try_flock(descriptor):
+            raise Refused("start the guest %s" % name, "it is being started already", "Run the task again")
+        os.ftruncate(descriptor, 0)
+        return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def settle(name: str, places: Places, deadline: Deadline) -> None:
+    """Wait until an earlier start of the guest has shown its process by pidfile or monitor, or all of it has ended.
+
+    Raises Refused where neither comes to pass in SETTLE_S seconds.
+    """
+    try:
+        descriptor = os.open(places.qemu_log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    share = deadline.within(SETTLE_S)
+    try:
+        poll_until(lambda: _shown(places) or try_flock(descriptor), share, "an earlier start of %s" % name)
+    except TimedOut:
+        raise Refused(
+            "start the guest %s" % name,
+            "an earlier start, whose task is gone, is still under way after %.1f s, and has not locked %s: %s"
+            % (share.elapsed_s(), places.pidfile, _holders(descriptor)),
+            "Run the task again when that has ended, or end it by hand",
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def _shown(places: Places) -> bool:
+    """Whether there is a process to look at. A monitor without a locked pidfile is that of a guest that lost it."""
+    if pidfile_owner(places.pidfile) is not None:
+        return True
+    channel = Channel(places.qmp_socket)
+    listens = channel.usable or channel.problem == "EAGAIN"
+    channel.close()
+    return listens
+
+
+def _holders(descriptor: int) -> str:
+    """The processes that have the log open, for a message."""
+    pids = [pid for pid in opened_by(os.fstat(descriptor)) if pid != os.getpid()]
+    told = ["process %d (%s)" % (pid, (arguments(pid) or ["unreadable"])[0]) for pid in pids]
+    return ", ".join(told) or "a process that this user can't see"

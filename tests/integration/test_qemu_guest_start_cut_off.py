@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_guest_start when the module itself is ended: what is left of that start, and what the next run makes of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.locks import try_flock
+from tests.testbed.boot_guest import EMULATOR, until
+from tests.testbed.held_call import WORKS_HERE, Gate
+from tests.testbed.modules import finish, run_module, start_module
+from tests.testbed.start_bench import Bench, ask, running, wait_for_console
+
+EMULATOR_PATH = shutil.which(EMULATOR) or EMULATOR
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_module_ended_while_it_waits_leaves_a_guest_that_the_next_run_adopts(
+    bench: Bench, number: signal.Signals
+) -> None:
+    process = start_module("qemu_guest_start", bench.options(ready_text="never", timeout=100))
+    pid = wait_for_console(bench)
+    os.killpg(process.pid, number)
+    ended = finish(process)
+    assert running(bench.folder) == [pid]
+    if number is not signal.SIGKILL:
+        assert number.name in ended.msg
+    result = bench.start()
+    assert result.changed
+    assert result.json["commands"] == []
+    assert running(bench.folder) == [pid]
+    assert not bench.start().changed
+
+
+@pytest.mark.parametrize("delay_ms", [60, 90, 120, 150, 180, 220, 260, 300])
+def test_a_module_killed_at_any_moment_of_the_start_is_recovered(bench: Bench, delay_ms: int) -> None:
+    process = start_module("qemu_guest_start", bench.options())
+    time.sleep(delay_ms / 1000)  # not a wait for anything: the moment of the fault
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
+    result = bench.start()
+    assert not result.failed, result.msg
+    assert running(bench.folder) == [bench.pid()]
+    assert not bench.start().changed
+    assert not list(bench.runs.rglob(".*vmops*"))
+
+
+# ---- a daemon that has not locked its pidfile yet ----
+
+
+@pytest.fixture(name="gate")
+def _gate(bench: Bench) -> Iterator[Gate]:
+    """Holds QEMU where it creates its pidfile: it is a daemon by then, and nothing but its start's lock tells of it."""
+    if not WORKS_HERE:
+        pytest.skip("a process is held at a system call by a filter for x86_64 Linux")
+    gate = Gate(bench.folder, "qemu.pid")
+    yield gate
+    bench.end()
+    gate.close()
+
+
+def cut_off(bench: Bench, gate: Gate) -> dict[str, Any]:
+    """Kill a start at that moment; the options that it had."""
+    options = bench.options(emulator=str(gate.wrap(EMULATOR_PATH)))
+    process = start_module("qemu_guest_start", options)
+    assert gate.reached.wait(60), "QEMU never came to its pidfile"
+    os.killpg(process.pid, signal.SIGKILL)
+    finish(process)
+    until(lambda: running(bench.folder) == [gate.pid], "QEMU's first process to die with the module")
+    assert not bench.place("qemu.pid").exists()
+    return options
+
+
+def test_a_daemon_without_a_pidfile_is_waited_for(bench: Bench, gate: Gate) -> None:
+    options = cut_off(bench, gate)
+    process = start_module("qemu_guest_start", options)
+    log = str(bench.place("qemu.log"))
+    until(lambda: log in opened(process.pid), "the next run to see that a start is under way")
+    assert running(bench.folder) == [gate.pid]
+    gate.released.set()
+    result = finish(process)
+    assert not result.failed, result.msg
+    assert running(bench.folder) == [bench.pid()]
+    assert not run_module("qemu_guest_start", options).changed
+    assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "running"
+
+
+@pytest.mark.parametrize("hidden", [{}, {"VMOPS_HIDE_CAPABILITIES": "pidfd,proc"}], ids=["linux", "elsewhere"])
+def test_a_daemon_that_hangs_without_a_pidfile_is_named_and_no_second_one_started(
+    bench: Bench, gate: Gate, hidden: dict[str, str]
+) -> None:
+    options = cut_off(bench, gate)
+    result = run_module("qemu_guest_start", {**options, "timeout": 2}, env=hidden)
+    assert result.failed
+    assert "is still under way" in result.msg
+    assert (f"process {gate.pid} (/usr/bin/qemu-system" in result.msg) is not bool(hidden)
+    assert running(bench.folder) == [gate.pid]
+
+
+def test_a_daemon_that_died_without_a_pidfile_is_in_nobodys_way(bench: Bench, gate: Gate) -> None:
+    options = cut_off(bench, gate)
+    os.kill(gate.pid, signal.SIGKILL)
+    until(lambda: not running(bench.folder), "QEMU to die")
+    result = run_module("qemu_guest_start", options)
+    assert result.changed, result.msg
+    assert running(bench.folder) == [bench.pid()]
+
+
+def test_qemu_holds_its_starts_lock_for_as_long_as_it_lives(bench: Bench) -> None:
+    bench.start()
+    assert str(bench.place("qemu.log")) in opened(bench.pid())
+    with bench.place("qemu.log").open("rb") as log:
+        assert not try_flock(log.fileno())
+        bench.end()
+        assert try_flock(log.fileno())
+
+
+def opened(pid: int) -> list[str]:
+    """The files that a process has open."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):  # it was closed meanwhile
+            found.append(os.readlink(entry))
+    return found
