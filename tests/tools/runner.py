@@ -26,6 +26,8 @@ _SHOWN_LINES = 60
 _GRACE_S = 20
 """How long an interrupted stage has for its own clean-up: pytest's fixtures stop their guests in it."""
 
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
 
 class Command(NamedTuple):
     """One process of a stage; the environment's variables come on top of ours."""
@@ -83,12 +85,17 @@ def run(stages: Sequence[Stage]) -> int:
     width = max(len(stage.title) for stage in stages)
     lanes = [[stage for stage in stages if stage.lane == lane] for lane in dict.fromkeys(s.lane for s in stages)]
     running = _Running()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in _INTERRUPTS:
+        # handled, even where whoever started us ignores it (a shell does for what it runs in the background):
+        # so it isn't ignored by the children either
+        signal.signal(number, signal.default_int_handler)
     with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
         jobs = [pool.submit(_run_lane, lane, running, width) for lane in lanes]
         try:
             outcomes = [outcome for job in jobs for outcome in job.result()]
         except KeyboardInterrupt:
+            for number in _INTERRUPTS:
+                signal.signal(number, signal.SIG_IGN)  # ending them has an end, and a second word must not cut it short
             running.stop()
             print("interrupted", flush=True)
             return 130

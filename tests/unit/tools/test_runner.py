@@ -108,8 +108,9 @@ def test_a_stage_that_hangs_is_ended_with_its_children(tmp_path, capsys):
     _assert_gone(int(pid_file.read_text()))
 
 
+@pytest.mark.parametrize("ignored", [False, True], ids=["in front", "in the background of a shell"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_an_interrupt_ends_what_runs_and_starts_nothing_more(number, tmp_path):
+def test_an_interrupt_ends_what_runs_and_starts_nothing_more(number, ignored, tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     mark = tmp_path / "second"
@@ -118,13 +119,22 @@ import pathlib
 from tests.tools import runner
 from tests.tools.runner import Command, Stage
 runner.LOGS = pathlib.Path({str(tmp_path)!r})
+runner._GRACE_S = 600  # far beyond the test's patience: the stage itself has to heed the interrupt
 first, second = Command(["sh", "-c", "sleep 600 & echo $! > {pipe}; wait"]), Command(["touch", {str(mark)!r}])
 raise SystemExit(runner.run([Stage("a", "a", [first, second]), Stage("b", "b", [second])]))
 """
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE) as process:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         child = int(pipe.read_text())
         process.send_signal(number)
-        assert process.wait(60) == 130
+        try:
+            assert process.wait(60) == 130
+        finally:
+            process.kill()
     assert not mark.exists()
     _assert_gone(child)
 
