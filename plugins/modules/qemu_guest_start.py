@@ -211,6 +211,15 @@ options:
     type: str
     choices: [never, if_needed]
     default: never
+  paused:
+    description:
+      - What to do about a guest that runs as declared but is paused, by somebody or by QEMU for an error of its disk.
+      - V(leave) leaves it so, with a warning. V(resume) lets it run. V(force) leaves it too.
+      - Where O(restart=if_needed) is to shut a paused guest down, V(leave) fails, V(resume) lets it run and then shuts
+        it down, V(force) ends it as it is, which needs O(max_rung) of V(quit) or more.
+    type: str
+    choices: [leave, resume, force]
+    default: leave
   max_rung:
     description:
       - How far O(restart=if_needed) may go to shut the running guest down. See
@@ -303,6 +312,15 @@ guest:
     state:
       description:
         - V(running), V(starting) for one that was started and has not been seen ready, or V(absent) (in check mode).
+        - V(paused), V(prelaunch), V(suspended), V(migrating), V(shutdown) or V(broken), as
+          RV(vmops.lifecycle.qemu_guest_info#module:guest.state) has them, for one that is up and doesn't run. There is
+          a warning then.
+      type: str
+      returned: success
+      sample: running
+    status:
+      description:
+        - QEMU's own word for the state, or null where its monitor didn't answer at once. It then counts as running.
       type: str
       returned: success
       sample: running
@@ -451,6 +469,7 @@ def main() -> None:
             "ready_port": {"type": "int"},
             "ready_text": {"type": "str"},
             "restart": {"type": "str", "choices": ["never", "if_needed"], "default": "never"},
+            "paused": {"type": "str", "choices": ["leave", "resume", "force"], "default": "leave"},
             "max_rung": {"type": "str", "choices": ["agent", "acpi", "quit", "terminate", "kill"], "default": "quit"},
             "timeout": {"type": "int", "default": 180},
         },

@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from tests.testbed.boot_guest import Kind, image
+from tests.testbed.boot_guest import Kind, Qmp, image, until
 from tests.testbed.modules import finish, run_module, start_module
 from tests.testbed.playbooks import run_tasks
 from tests.testbed.start_bench import Bench, arguments, ask, running, wait_for_console
@@ -197,6 +198,102 @@ def test_a_restart_goes_no_further_than_allowed(bench: Bench) -> None:
     assert result.failed
     assert "max_rung" in result.msg
     assert running(bench.folder) == [first.json["guest"]["pid"]]
+
+
+# ---- up, and not running ----
+
+
+@pytest.mark.parametrize("options", [{}, {"paused": "force"}, {"check": True}], ids=str)
+def test_a_paused_guest_is_told_and_left_alone(bench: Bench, options: Mapping[str, Any]) -> None:
+    pid = bench.start().json["guest"]["pid"]
+    ask(bench.place("qmp.sock"), "stop")
+    result = bench.start(diff=True, **options)
+    assert not result.changed
+    guest = result.json["guest"]
+    assert (guest["pid"], guest["state"], guest["status"]) == (pid, "paused", "paused")
+    diff = result.json["diff"]
+    assert (diff["before"]["state"], diff["after"]["state"]) == ("paused", "running")
+    assert "paused: resume would resume it" in str(result.json["warnings"])
+    assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "paused"
+
+
+def test_a_paused_guest_runs_again_where_that_is_allowed(bench: Bench) -> None:
+    pid = bench.start().json["guest"]["pid"]
+    ask(bench.place("qmp.sock"), "stop")
+    predicted = bench.start(paused="resume", check=True)
+    assert predicted.changed
+    assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "paused"
+    result = bench.start(paused="resume")
+    assert result.changed, result.msg
+    assert result.json["diff"] == predicted.json["diff"]
+    assert (result.json["guest"]["pid"], result.json["guest"]["state"]) == (pid, "running")
+    assert "warnings" not in result.json
+    assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "running"
+    assert not bench.start(paused="resume").changed
+
+
+def test_a_guest_paused_before_it_was_ready_is_resumed_and_waited_for(bench: Bench) -> None:
+    bench.disk.write_bytes(image(Kind.LISTENS_AFTER_A_KEY))
+    assert bench.start(timeout=2).failed
+    ask(bench.place("qmp.sock"), "stop")
+    again = bench.start(paused="resume", ready="none")
+    assert again.changed, again.msg
+    assert again.json["guest"]["state"] == "running"
+
+
+def test_a_guest_that_stops_again_is_not_called_resumed(bench: Bench) -> None:
+    """Its disk answers every write with "no space", as a full file system would."""
+    fault = {"event": "none", "iotype": "write", "errno": 28}
+    faulty = {
+        "driver": "raw",
+        "node-name": "faulty",
+        "file": {"driver": "blkdebug", "inject-error": [fault], "image": {"driver": "null-co", "size": 1 << 20}},
+    }
+    words = ["-blockdev", json.dumps(faulty), "-device", "ide-hd,drive=faulty,bus=ide.0,werror=enospc"]
+    writes = bytes.fromhex(  # to the first bus's master: count 1, sector 1, WRITE SECTORS, and then 256 words
+        "baf601b0e0eebaf201b001eebaf301b001eebaf401b000eebaf501b000eebaf701b030eeeca80874fbbaf001b90001efe2fdf4ebfd"
+    )
+    bench.disk.write_bytes(writes.ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512))
+    given = {"ready": "none", "ready_text": None, "extra_args": words}
+    bench.start(**given)
+    until(lambda: ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "io-error", "the disk to fail")
+    seen = bench.start(**given)
+    assert (seen.json["guest"]["state"], seen.json["guest"]["status"]) == ("broken", "io-error")
+    result = bench.start(paused="resume", **given)
+    assert result.failed
+    assert "stopped again: QEMU calls it io-error" in result.msg
+
+
+def test_a_guest_that_was_never_let_run_is_told(bench: Bench) -> None:
+    result = bench.start(extra_args=["-S"], ready="none", ready_text=None)
+    assert (result.changed, result.json["guest"]["state"]) == (True, "prelaunch")
+    assert "QEMU calls it prelaunch" in str(result.json["warnings"])
+
+
+def test_a_monitor_that_is_held_keeps_nobody_waiting(bench: Bench) -> None:
+    bench.start()
+    with Qmp(bench.place("qmp.sock")):
+        result = bench.start()
+    assert not result.changed
+    assert (result.json["guest"]["state"], result.json["guest"]["status"]) == ("running", None)
+    assert result.json["elapsed_s"] < 2
+
+
+@pytest.mark.parametrize(("paused", "first_sent"), [("resume", "cont"), ("force", "quit")], ids=["resume", "force"])
+def test_a_paused_guest_is_restarted_only_as_allowed(bench: Bench, paused: str, first_sent: str) -> None:
+    first = bench.start().json["guest"]["pid"]
+    ask(bench.place("qmp.sock"), "stop")
+    refused = bench.start(memory="48M", restart="if_needed")
+    assert refused.failed
+    assert "allow paused: resume, or paused: force" in refused.msg
+    assert running(bench.folder) == [first]
+    result = bench.start(memory="48M", restart="if_needed", paused=paused)
+    assert result.changed, result.msg
+    assert result.json["attempts"][0]["sent"] == first_sent
+    assert running(bench.folder) == [result.json["guest"]["pid"]] != [first]
+
+
+# ---- through Ansible ----
 
 
 def test_through_ansible_itself(bench: Bench) -> None:
@@ -540,4 +637,4 @@ def test_nothing_is_to_be_done_without_the_code_that_does_it(bench: Bench) -> No
     done = subprocess.run([sys.executable, "-c", script, json.dumps(given)], capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
     assert lines[0]["changed"] is False
-    assert set(lines[-1]) == {"start", "places", "process", "record"}
+    assert set(lines[-1]) == {"start", "places", "process", "record", "status", "model", "qmp"}

@@ -56,15 +56,18 @@ def test_a_module_killed_at_any_moment_of_the_start_is_recovered(bench: Bench, d
     assert not list(bench.runs.rglob(".*vmops*"))
 
 
-# ---- a daemon that has not locked its pidfile yet ----
+# ---- QEMU is a daemon already, and the task ends before it is through ----
 
 
 @pytest.fixture(name="gate")
-def _gate(bench: Bench) -> Iterator[Gate]:
-    """Holds QEMU where it creates its pidfile: it is a daemon by then, and nothing but its start's lock tells of it."""
+def _gate(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """Holds QEMU where it creates its pidfile: it is a daemon by then, and nothing but its start's lock tells of it.
+
+    With another file's name as parameter it is held there.
+    """
     if not WORKS_HERE:
         pytest.skip("a process is held at a system call by a filter for x86_64 Linux")
-    gate = Gate(bench.folder, "qemu.pid")
+    gate = Gate(bench.folder, getattr(request, "param", "qemu.pid"))
     yield gate
     bench.end()
     gate.close()
@@ -74,16 +77,16 @@ def cut_off(bench: Bench, gate: Gate) -> dict[str, Any]:
     """Kill a start at that moment; the options that it had."""
     options = bench.options(emulator=str(gate.wrap(EMULATOR_PATH)))
     process = start_module("qemu_guest_start", options)
-    assert gate.reached.wait(60), "QEMU never came to its pidfile"
+    assert gate.reached.wait(60), "QEMU never came there"
     os.killpg(process.pid, signal.SIGKILL)
     finish(process)
     until(lambda: running(bench.folder) == [gate.pid], "QEMU's first process to die with the module")
-    assert not bench.place("qemu.pid").exists()
     return options
 
 
 def test_a_daemon_without_a_pidfile_is_waited_for(bench: Bench, gate: Gate) -> None:
     options = cut_off(bench, gate)
+    assert not bench.place("qemu.pid").exists()
     process = start_module("qemu_guest_start", options)
     log = str(bench.place("qemu.log"))
     until(lambda: log in opened(process.pid), "the next run to see that a start is under way")
@@ -94,6 +97,21 @@ def test_a_daemon_without_a_pidfile_is_waited_for(bench: Bench, gate: Gate) -> N
     assert running(bench.folder) == [bench.pid()]
     assert not run_module("qemu_guest_start", options).changed
     assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "running"
+
+
+@pytest.mark.parametrize("gate", ["console.log"], indirect=True)
+def test_a_daemon_that_gives_up_because_its_start_was_killed_is_started_anew(bench: Bench, gate: Gate) -> None:
+    """It has locked its pidfile, so the next run adopts it, and ends when it can't tell its parent that it is there."""
+    options = cut_off(bench, gate)
+    assert bench.pid() == gate.pid
+    process = start_module("qemu_guest_start", options)
+    until(lambda: f"pidfd of {gate.pid}" in held_by(process.pid), "the next run to hold that process")
+    gate.released.set()
+    result = finish(process)
+    assert result.changed, result.msg
+    assert result.json["guest"]["pid"] != gate.pid
+    assert running(bench.folder) == [bench.pid()]
+    assert not run_module("qemu_guest_start", options).changed
 
 
 @pytest.mark.parametrize("hidden", [{}, {"VMOPS_HIDE_CAPABILITIES": "pidfd,proc"}], ids=["linux", "elsewhere"])
@@ -132,4 +150,13 @@ def opened(pid: int) -> list[str]:
     for entry in Path(f"/proc/{pid}/fd").glob("*"):
         with suppress(OSError):  # it was closed meanwhile
             found.append(os.readlink(entry))
+    return found
+
+
+def held_by(pid: int) -> list[str]:
+    """The processes that a process holds by descriptors."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fdinfo").glob("*"):
+        with suppress(OSError):
+            found += [f"pidfd of {line.split()[1]}" for line in entry.read_text().splitlines() if line[:4] == "Pid:"]
     return found

@@ -16,6 +16,7 @@ from .._core.wait import Deadline
 from .places import check_folder, places
 from .process import pidfile_owner
 from .record import Definition, Phase, Record, definition, differing, digest, record_of
+from .status import RESUMABLE, state_of, status
 
 View = Mapping[str, object]
 
@@ -25,14 +26,30 @@ class Step(str, Enum):
 
     END = "shut the running guest down"
     START = "start QEMU"
+    RESUME = "let the paused guest run"
     WAIT = "wait until the guest is ready"
 
 
 class Seen(NamedTuple):
-    """``pid`` is None without a process; ``record`` is None if nothing is known of that process's start."""
+    """``pid`` is None without a process; ``record`` is None if nothing is known of that process's start; ``status`` is
+    QEMU's own word, None where its monitor doesn't answer.
+    """
 
     pid: int | None
     record: Record | None
+    status: str | None = None
+
+    @property
+    def starting(self) -> bool:
+        """Whether it was started and has not been seen ready."""
+        return self.record is not None and self.record.phase is Phase.STARTING
+
+    @property
+    def as_state(self) -> str:
+        """What the guest is, in one word."""
+        if self.pid is None:
+            return "absent"
+        return "starting" if self.starting else state_of(self.status).value
 
 
 class Guest:
@@ -45,24 +62,30 @@ class Guest:
         self._places = places(self._name, options["run_dir"])
         self._declared = definition(options)
         self._may_restart = options["restart"] == "if_needed"
+        self._may_resume = options["paused"] == "resume"
+        self._seen = Seen(None, None)
         self._drift: list[dict[str, object]] = []
         self._extras: dict[str, object] = {}
         self._warnings: list[str] = []
 
     def observe(self) -> Seen:
         """See Subject. Raises Refused where others could have put there what is to be seen."""
-        check_folder(self._places.folder)
-        pid = pidfile_owner(self._places.pidfile)
-        if pid is None:
-            return Seen(None, None)
-        return Seen(pid, record_of(self._places.record, pid))
+        here = self._places
+        check_folder(here.folder)
+        pid = pidfile_owner(here.pidfile)
+        self._seen = Seen(None, None)
+        if pid is not None:
+            self._seen = Seen(pid, record_of(here.record, pid), status(here.qmp_socket, self._deadline))
+        return self._seen
 
     def plan(self, seen: Seen) -> Plan[Step]:
         """See Subject."""
         wanted = {"state": "running", "definition": self._declared}
         if seen.pid is not None and seen.record is not None and seen.record.digest == digest(self._declared):
             self._drift = []
-            return Plan(() if seen.record.phase is Phase.READY else (Step.WAIT,), wanted)
+            steps: tuple[Step, ...] = (Step.RESUME,) if self._may_resume and seen.status in RESUMABLE else ()
+            steps += (Step.WAIT,) if seen.starting else ()
+            return Plan(steps, wanted, None if steps else wanted)
         self._check()
         if seen.pid is None:
             self._drift = []
@@ -91,7 +114,7 @@ class Guest:
         work = Up(self._options, self._declared, self._places, self._deadline)
         try:
             for step in plan.steps:
-                {Step.END: work.end, Step.START: work.start, Step.WAIT: work.wait}[step]()
+                {Step.END: work.end, Step.START: work.start, Step.RESUME: work.resume, Step.WAIT: work.wait}[step]()
         finally:
             self._extras = work.extras
             self._warnings = work.warnings
@@ -99,17 +122,17 @@ class Guest:
     def view(self, seen: Seen) -> View:
         """See Subject."""
         if seen.pid is None:
-            return {"state": "absent"}
-        ready = seen.record is None or seen.record.phase is Phase.READY
+            return {"state": seen.as_state}
         known = dict(seen.record.definition) if seen.record is not None else None
-        return {"state": "running" if ready else "starting", "definition": known}
+        return {"state": seen.as_state, "definition": known}
 
     def result(self, seen: Seen) -> View:
         """See Subject."""
         record, here = seen.record, self._places
         guest = {
             "name": self._name,
-            "state": self.view(seen)["state"],
+            "state": seen.as_state,
+            "status": seen.status,
             "pid": seen.pid,
             "accel": record.accel if record else None,
             "digest": record.digest if record else None,
@@ -128,14 +151,25 @@ class Guest:
 
     def warnings(self) -> Sequence[str]:
         """See Subject."""
-        if not self._drift or self._may_restart:
-            return self._warnings
-        options = ", ".join(str(item["option"]) for item in self._drift)
-        return [
-            *self._warnings,
-            "The guest %s runs, but not as declared (%s). It was left so; restart: if_needed would restart it."
-            % (self._name, options),
-        ]
+        return [*self._warnings, *self._said_of_drift(), *self._said_of_status()]
+
+    def _said_of_drift(self) -> Iterator[str]:
+        if self._drift and not self._may_restart:
+            options = ", ".join(str(item["option"]) for item in self._drift)
+            yield (
+                "The guest %s runs, but not as declared (%s). It was left so; restart: if_needed would restart it."
+                % (self._name, options)
+            )
+
+    def _said_of_status(self) -> Iterator[str]:
+        word = self._seen.status
+        if word in RESUMABLE and not self._may_resume:
+            yield (
+                "The guest %s is up, but doesn't run: QEMU calls it %s. It was left so; paused: resume would resume it."
+                % (self._name, word)
+            )
+        elif word not in ("running", None, *RESUMABLE):
+            yield "The guest %s is up, but doesn't run: QEMU calls it %s." % (self._name, word)
 
     def _check(self) -> None:
         """Find what is wrong with the declaration before anything is touched. Of a guest that runs so nothing is."""

@@ -23,6 +23,8 @@ from .spec import parse_readiness, parse_spec
 
 # Of the time that is left, what shutting the old guest down may take: the new one needs some as well.
 END_SHARE = 0.6
+# What qemu_guest_shutdown calls the choices of qemu_guest_start: what is left as it is can't be shut down.
+_PAUSED = {"leave": "fail", "resume": "resume", "force": "force"}
 PROTECTIONS = (Capability.PIDFD, Capability.PARENT_DEATH_SIGNAL)
 
 
@@ -52,7 +54,7 @@ class Up:
         guest = Guest(here.pidfile, here.qmp_socket, agent, name=self._spec.name)
         wish = Wish(
             (guest,),
-            policy=Policy(max_rung=Rung(self._options["max_rung"])),
+            policy=Policy(max_rung=Rung(self._options["max_rung"]), paused=_PAUSED[self._options["paused"]]),
             require_graceful=False,
             cleanup=True,
             parallel=0,
@@ -73,6 +75,12 @@ class Up:
         self.extras["commands"] = [list(started.record.argv)]
         if started.advice:
             self.warnings.append("accel: auto chose %s: %s." % (started.record.accel, started.advice))
+
+    def resume(self) -> None:
+        """Let the paused guest run. Raises what status.resume raises."""
+        from .status import resume
+
+        resume(self._spec.name, self._places.qmp_socket, self._deadline)
 
     def wait(self) -> None:
         """Wait until the guest is ready, and record that it is.

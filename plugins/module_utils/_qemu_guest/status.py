@@ -1,0 +1,60 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a guest that is up also runs, in QEMU's own word: somebody may have paused it, or an error stopped it."""
+
+from __future__ import annotations
+
+from .._core.errors import LifecycleError
+from .._core.wait import Deadline
+from .model import STATES, State
+from .qmp import Monitor, converse, execute, open_monitor
+
+# A monitor answers in milliseconds. One that is held by another client never does, and a look must not wait for that.
+ANSWER_S = 0.5
+# QEMU's words for a guest that goes on where it stopped. What stopped one for io-error (a full disk) may be mended.
+RESUMABLE = ("paused", "io-error")
+
+
+class NotResumed(LifecycleError):
+    """QEMU was told to let a guest run, and it doesn't. Next step: look for what stops it."""
+
+    kind = "guest_not_resumed"
+
+    def __init__(self, name: str, status: str) -> None:
+        super().__init__(
+            "The guest %s was resumed and stopped again: QEMU calls it %s. Look for what stops it, such as a full or "
+            "failing disk of the host, then run the task again." % (name, status),
+            status=status,
+        )
+
+
+def status(qmp_socket: str, deadline: Deadline) -> str | None:
+    """QEMU's word for the state of the guest behind a monitor; None where that doesn't answer at once."""
+    monitor = Monitor(qmp_socket)
+    monitor.negotiate()
+    number = monitor.send("query-status")
+    converse([monitor], deadline, ANSWER_S)
+    monitor.close()
+    answer = monitor.replies.get(number)
+    return answer.value["status"] if answer is not None and answer.value else None
+
+
+def state_of(word: str | None) -> State:
+    """The state that QEMU's word means. A guest whose monitor didn't answer is taken to run: that is all we know."""
+    return State.RUNNING if word is None else STATES.get(word, State.BROKEN)
+
+
+def resume(name: str, qmp_socket: str, deadline: Deadline) -> None:
+    """Let a guest run that is paused. Raises NotResumed, MonitorFailed, CommandRefused."""
+    monitor = open_monitor(qmp_socket, deadline)
+    try:
+        if execute(monitor, "query-status", deadline)["status"] not in RESUMABLE:
+            return
+        execute(monitor, "cont", deadline)
+        now = execute(monitor, "query-status", deadline)["status"]
+    finally:
+        monitor.close()
+    if now in RESUMABLE:
+        raise NotResumed(name, now)
