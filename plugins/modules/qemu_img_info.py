@@ -241,8 +241,8 @@ elapsed_s:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.converge import report
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.declare import declared_request
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.report import Images
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.request import declared_request
 
 FORMATS = ["raw", "qcow2", "vmdk", "vdi", "vhdx", "vpc"]
 

@@ -28,39 +28,34 @@ from .._core.locks import exclusive
 from .._core.names import beside
 from . import record as records
 from .build import STAT_BLOCK_BYTES, Builder
+from .differences import remembered
 from .download import Attempt, fetch
 from .examine import check
-from .model import (
+from .extras import Named
+from .glance import stale
+from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen, SourceIdentity
+from .prove import prove, refuse_corrupt, refuse_rounded
+from .refusals import cut_off, not_the_source
+from .source import OpenSource, has_content_of, opened
+from .steps import (
     WHOLE,
     Adopt,
     Amend,
     CommitDown,
     Copy,
     Create,
-    Desired,
-    Format,
-    ImageInfo,
-    Named,
     Rebase,
     Rebuild,
-    Record,
     Remove,
     Repair,
-    RepairMode,
     Resize,
     Seed,
-    Seen,
     SetBitmap,
     SetSnapshot,
-    SourceIdentity,
     Step,
     Sweep,
     SweepBelow,
 )
-from .observe import stale
-from .plan import cut_off, not_the_source, remembered
-from .prove import prove, refuse_corrupt, refuse_rounded
-from .source import OpenSource, has_content_of, opened
 from .tool import Node, QemuImg, option_list
 from .usage import hold, holders
 

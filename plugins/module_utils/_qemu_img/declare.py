@@ -15,36 +15,11 @@ from typing import Any
 from .._core.errors import BadInput
 from .._core.units import parse_size
 from .identity import source_is_image
-from .model import Backing, Desired, Encryption, Format, Named, RepairMode, Request, Source, Verify, round_to_sector
+from .model import Desired, Format, RepairMode, Source, Verify, round_to_sector
 
-# Options whose values are sizes or switches: "64k" and 65536 are the same, as are "on" and true.
-SIZE_OPTIONS = ("cluster_size", "block_size", "extent_size_hint", "log_size")
-SWITCH_OPTIONS = (
-    "lazy_refcounts",
-    "extended_l2",
-    "data_file_raw",
-    "force_size",
-    "static",
-    "nocow",
-    "block_state_zero",
-    "zeroed_grain",
-)
-# What has an option of its own here must not come in by the back door.
-OWN_OPTIONS = {
-    "size": "size",
-    "backing_file": "backing_file",
-    "backing_fmt": "backing_format",
-    "encryption": "encrypt",
-    "data_file": "",
-    "data_file_raw": "",
-}
-_SWITCH = {"true": "on", "yes": "on", "1": "on", "on": "on", "false": "off", "no": "off", "0": "off", "off": "off"}
-_COMPAT = {"v2": "0.10", "v3": "1.1", "0.1": "0.10"}  # YAML takes a bare 0.10 for the number 0.1
+# Declared by few tasks, and read by modules of their own.
+_RARE = ("backing_format", "options", "encrypt", "snapshots", "bitmaps")
 _COMPRESSIBLE = (Format.QCOW2, Format.VMDK)
-_SINGLE_FILE_SUBFORMATS = ("monolithicSparse", "streamOptimized")  # VMDK's others keep the data in files beside it
-# QEMU cuts a longer snapshot name off without a word, and refuses a longer bitmap name after all the work.
-_NAME_LIMITS_BYTES = {"snapshots": 255, "bitmaps": 1023}
-_SECRET_LIMIT_BYTES = 4096  # a pipe takes that much without a reader, on every system
 
 
 def declared(params: Mapping[str, Any]) -> Desired:
@@ -58,41 +33,46 @@ def declared(params: Mapping[str, Any]) -> Desired:
         format=image_format,
         size_bytes=_size(params["size"]),
         source=_source(params),
-        backing=_backing(params, path),
-        options=_options(params["options"]),
+        backing=None,
+        options={},
         compress=params["compress"],
-        encryption=_encryption(params["encrypt"]),
+        encryption=None,
         allow_shrink=params["allow_shrink"],
         force=params["force"],
         verify=Verify(params["verify"]),
         repair=RepairMode(params["repair"]),
-        snapshots=_named(params["snapshots"], "snapshots"),
-        bitmaps=_named(params["bitmaps"], "bitmaps"),
+        snapshots=(),
+        bitmaps=(),
         commit=params["commit"],
     )
+    if any(params[option] for option in _RARE) or params["backing_file"] is not None:
+        desired = _with_rare(desired, params)
     _check_together(desired)
     return desired
 
 
-def declared_request(params: Mapping[str, Any]) -> Request:
-    """What an info task wants to know. Raises BadInput."""
-    return Request(
-        paths=tuple(declared_path(path, "path") for path in params["path"]),
-        format=Format(params["format"]) if params["format"] else None,
-        chain=params["backing_chain"],
-        check=params["check"],
-        map=params["map"],
-        measure=Format(params["measure"]) if params["measure"] else None,
-        measure_options=_options(params["measure_options"]),
+def _with_rare(desired: Desired, params: Mapping[str, Any]) -> Desired:
+    """What most tasks don't declare, and so don't load."""
+    from .extras import declared_backing, declared_encryption, declared_named
+    from .options import check_options_together, declared_options
+
+    options = declared_options(params["options"] or {})
+    check_options_together(desired.format, options)
+    return desired._replace(
+        backing=declared_backing(params, desired.path),
+        options=options,
+        encryption=declared_encryption(params["encrypt"]),
+        snapshots=declared_named(params["snapshots"], "snapshots"),
+        bitmaps=declared_named(params["bitmaps"], "bitmaps"),
     )
 
 
 def url_secrets(source: str | None) -> list[str]:
     """What a URL carries that no result may show: its user's password."""
-    from urllib.parse import unquote, urlsplit
-
     if source is None or not source.startswith(("http://", "https://")):
         return []
+    from urllib.parse import unquote, urlsplit
+
     try:
         password = urlsplit(source).password
     except ValueError:  # no URL after all: `declared` will say so
@@ -107,19 +87,6 @@ def declared_path(path: str, option: str) -> str:
     if path.endswith("/"):
         raise BadInput(option, "%r names a directory" % path, "Name the image file itself")
     return os.path.abspath(path)
-
-
-def normalise_option(name: str, value: object) -> str:
-    """A creation option's value as qemu-img's info would show it."""
-    text = str(value).strip()
-    if name in SIZE_OPTIONS:
-        return str(parse_size(text, "options.%s" % name))
-    if name in SWITCH_OPTIONS:
-        switch = _SWITCH.get(text.lower())
-        if switch is None:
-            raise BadInput("options.%s" % name, "%r is neither on nor off" % text, "Write true or false")
-        return switch
-    return _COMPAT.get(text, text) if name == "compat" else text
 
 
 def _refuse_nul(params: Mapping[str, Any]) -> None:
@@ -139,10 +106,6 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(item)
     elif isinstance(value, str):
         yield value
-
-
-def _options(given: Mapping[str, Any] | None) -> dict[str, str]:
-    return {name: normalise_option(name, value) for name, value in sorted((given or {}).items())}
 
 
 def _size(given: str | None) -> int | None:
@@ -197,67 +160,6 @@ def _checksum(given: str | None) -> tuple[str, str] | None:
     return algorithm, digest
 
 
-def _backing(params: Mapping[str, Any], path: str) -> Backing | None:
-    given = params["backing_file"]
-    if given is None:
-        if params["backing_format"] is not None:
-            raise BadInput("backing_format", "it describes a backing file, and there is none", "Add backing_file")
-        return None
-    image_format = Format(params["backing_format"]) if params["backing_format"] else None
-    if given == "":
-        return Backing("", "", None)
-    absolute = os.path.abspath(os.path.join(os.path.dirname(path), given))
-    # QEMU takes a colon before the first slash for a protocol; such a name is stored by its absolute path.
-    looks_like_protocol = ":" in given.split("/", 1)[0]
-    return Backing(absolute if looks_like_protocol else given, absolute, image_format)
-
-
-def _encryption(given: Mapping[str, Any] | None) -> Encryption | None:
-    if given is None:
-        return None
-    if not given["secret"]:
-        raise BadInput("encrypt.secret", "it is empty", "Give the passphrase")
-    if len(_bytes(given["secret"], "encrypt.secret")) > _SECRET_LIMIT_BYTES:
-        raise BadInput(
-            "encrypt.secret", "it is longer than %d bytes" % _SECRET_LIMIT_BYTES, "Give a passphrase that is shorter"
-        )
-    options = given["options"] or {}
-    return Encryption(given["secret"], tuple((name, str(value)) for name, value in sorted(options.items())))
-
-
-def _named(given: list[Mapping[str, Any]] | None, option: str) -> tuple[Named, ...]:
-    items = []
-    for entry in given or ():
-        if not entry["name"]:
-            raise BadInput(option, "a name is empty", "Give each entry a name")
-        limit = _NAME_LIMITS_BYTES[option]
-        if len(_bytes(entry["name"], option)) > limit:
-            raise BadInput(
-                option, "%r is longer than the %d bytes that QEMU keeps" % (entry["name"], limit), "Shorten it"
-            )
-        granularity = entry.get("granularity")
-        size = parse_size(granularity, "%s.granularity" % option) if granularity else None
-        if size is not None and (size < 512 or size > 2**31 or size & (size - 1)):
-            raise BadInput(
-                "%s.granularity" % option,
-                "%r is no power of two from 512 to 2G" % granularity,
-                "Write one, such as 64K",
-            )
-        items.append(Named(entry["name"], entry["state"] == "present", size))
-    names = [item.name for item in items]
-    for name in names:
-        if names.count(name) > 1:
-            raise BadInput(option, "%r is declared more than once" % name, "Keep one entry of it")
-    return tuple(items)
-
-
-def _bytes(text: str, option: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise BadInput(option, "it is no valid UTF-8", "Write it in UTF-8") from None
-
-
 def _check_together(desired: Desired) -> None:
     """Options that don't fit each other."""
     only_qcow2 = (
@@ -282,26 +184,3 @@ def _check_together(desired: Desired) -> None:
         raise BadInput("compress", "format %s can't be compressed" % desired.format.value, "Use format: qcow2")
     if desired.source is not None and not desired.source.is_url and desired.source.location == desired.path:
         raise source_is_image()
-    for name in desired.options:
-        _check_option_name(name)
-    if desired.format is Format.VMDK and desired.options.get("subformat", "monolithicSparse") not in (
-        _SINGLE_FILE_SUBFORMATS
-    ):
-        raise BadInput(
-            "options.subformat",
-            "%r would put the image's data into other files" % desired.options["subformat"],
-            "One path is one image: use %s" % " or ".join(_SINGLE_FILE_SUBFORMATS),
-        )
-
-
-def _check_option_name(name: str) -> None:
-    if name.startswith("encrypt."):
-        raise BadInput("options", "%s belongs to encrypt" % name, "Use encrypt.options")
-    if name not in OWN_OPTIONS:
-        return
-    own = OWN_OPTIONS[name]
-    if own:
-        raise BadInput("options", "%s has an option of its own" % name, "Use %s" % own)
-    raise BadInput(
-        "options", "%s would put the image's data into a second file" % name, "Leave it out; one path is one image"
-    )

@@ -10,9 +10,10 @@ import os
 import stat
 
 from .._core.errors import BadInput
-from .declare import OWN_OPTIONS
-from .header import Header, inspect
-from .model import CHECKED_FORMATS, BackingSeen, CheckResult, Desired, Format, ImageInfo
+from .found import BackingSeen, CheckResult
+from .header import Header, inspect_path
+from .model import CHECKED_FORMATS, Desired, Format, ImageInfo
+from .options import OWN_OPTIONS
 from .parse import MapReader, parse_check
 from .tool import Node, QemuImg
 
@@ -21,11 +22,7 @@ _CHECK_OK, _CHECK_CORRUPT, _CHECK_LEAKS = 0, 2, 3  # exit codes of `qemu-img che
 
 def header_format(path: str) -> Format:
     """The format that a file's own header shows; raw where it shows none."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        return inspect(descriptor).format or Format.RAW
-    finally:
-        os.close(descriptor)
+    return inspect_path(path).format or Format.RAW
 
 
 def has_data(node: Node, qemu_img: QemuImg) -> bool:
@@ -54,11 +51,7 @@ def backing_seen(path: str, declared: Format | None, overlay: str, qemu_img: Qem
         ) from None
     if not stat.S_ISREG(mode):
         raise BadInput("backing_file", "%s is no regular file" % path, "Name an image file")
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        header = inspect(descriptor)
-    finally:
-        os.close(descriptor)
+    header = inspect_path(path)
     if os.path.realpath(path) == os.path.realpath(overlay):
         raise BadInput("backing_file", "it is the image itself", "Name another image")
     if header.unfit and declared is not Format.RAW:
@@ -82,11 +75,7 @@ def backing_seen(path: str, declared: Format | None, overlay: str, qemu_img: Qem
 
 def other_files(path: str, info: ImageInfo) -> tuple[str, ...]:
     """Files, beside a backing file, that hold an image's data, by the names that its header has for them."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        return _other_files(inspect(descriptor), info)
-    finally:
-        os.close(descriptor)
+    return _other_files(inspect_path(path), info)
 
 
 def _other_files(header: Header, info: ImageInfo) -> tuple[str, ...]:

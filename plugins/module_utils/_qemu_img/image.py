@@ -9,15 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from .._core.capabilities import Capability, missing_protections
 from .._core.converge import Plan
 from .._core.names import beside
 from .._core.wait import Deadline
-from .model import Desired, ImageInfo, Seen, Step
-from .observe import Observer, resolve, stale
-from .plan import plan, view
-from .tool import QemuImg
+from .differences import is_at_rest
+from .glance import glance, resolve, stale
+from .model import Desired, ImageInfo, Seen
+from .view import view
+
+if TYPE_CHECKING:
+    from .observe import Observer
+    from .steps import Step
 
 PROTECTIONS = (Capability.OFD_LOCKS, Capability.PROC, Capability.PARENT_DEATH_SIGNAL, Capability.USER_XATTRS)
 
@@ -33,8 +38,7 @@ class Image:
         self._desired = resolve(desired)
         self._deadline = deadline
         self._dress = dress
-        self._qemu_img = QemuImg(deadline, desired.encryption)
-        self._observer = Observer(self._desired, self._qemu_img)
+        self._closer: Observer | None = None
         self._alone = False
         self._found_lock = False
         self._seen: Seen | None = None
@@ -49,11 +53,26 @@ class Image:
         """See Subject."""
         leftovers = stale(self.path, self._alone, self._found_lock)
         self._found_lock = any(name == beside(self.path, "lock") for name in leftovers)
-        self._seen = self._observer.observe(leftovers)
+        # Whoever is going to change the image, or has changed it, has qemu-img itself look at it.
+        seen = None if self._alone or leftovers else glance(self._desired)
+        self._seen = seen or self._observer().observe(leftovers)
         return self._seen
+
+    def _observer(self) -> Observer:
+        """It keeps what it has seen. All that it needs is loaded here: a task with nothing to do goes without."""
+        from .observe import Observer
+        from .tool import QemuImg
+
+        if self._closer is None:
+            self._closer = Observer(self._desired, QemuImg(self._deadline, self._desired.encryption))
+        return self._closer
 
     def plan(self, seen: Seen) -> Plan[Step]:
         """See Subject."""
+        if is_at_rest(self._desired, seen):
+            return Plan((), {})
+        from .plan import plan
+
         return plan(self._desired, seen)
 
     @contextmanager
@@ -74,8 +93,8 @@ class Image:
 
         if self._seen is None:
             return
-        target = self._observer.node(self._seen)
-        work = Work(self._desired, self._seen, self._qemu_img, target, self._dress)
+        observer = self._observer()
+        work = Work(self._desired, self._seen, observer.qemu_img, observer.node(self._seen), self._dress)
         try:
             work.carry_out(plan.steps)
         finally:
@@ -100,7 +119,8 @@ class Image:
 
     def extras(self) -> Mapping[str, object]:
         """See Subject."""
-        return {"bytes": 0, "throughput_mb_s": 0.0, "attempts": [], **self._extras, "commands": self._qemu_img.commands}
+        commands = self._closer.qemu_img.commands if self._closer else []
+        return {"bytes": 0, "throughput_mb_s": 0.0, "attempts": [], **self._extras, "commands": commands}
 
     def warnings(self) -> Sequence[str]:
         """See Subject."""

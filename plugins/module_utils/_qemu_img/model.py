@@ -2,17 +2,22 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The values of image management: what is declared, what is seen, and the steps between.
+"""The values that every task needs: what is declared and what is seen.
 
 They are NamedTuples, not dataclasses: every task defines them anew, and a frozen dataclass costs about a millisecond
-each.
+each. Even so each costs a quarter of one, so what only some tasks need is elsewhere: the steps in steps.py, the rarer
+parts of a declaration in extras.py, the rarer findings in found.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .extras import Backing, Encryption, Named
+    from .found import BackingSeen, CheckResult, Holder
 
 SECTOR_BYTES = 512  # QEMU's unit of virtual size
 
@@ -74,31 +79,6 @@ class Source(NamedTuple):
         return scheme + separator + host.rpartition("@")[2] + slash + path
 
 
-class Backing(NamedTuple):
-    """A declared backing file: the name to be stored (empty: none), its absolute path and its format (None: as its
-    header says).
-    """
-
-    stored: str
-    path: str
-    format: Format | None
-
-
-class Encryption(NamedTuple):
-    """LUKS inside qcow2. ``options`` are `encrypt.*` creation options without that prefix."""
-
-    secret: str
-    options: tuple[tuple[str, str], ...]
-
-
-class Named(NamedTuple):
-    """A snapshot or bitmap that shall be there or not. ``granularity_bytes`` is a bitmap's, None: QEMU's choice."""
-
-    name: str
-    present: bool
-    granularity_bytes: int | None = None
-
-
 class Desired(NamedTuple):
     """The declared image; sizes are in bytes, ``size_bytes`` a multiple of a sector."""
 
@@ -120,18 +100,6 @@ class Desired(NamedTuple):
     commit: bool
 
 
-class Request(NamedTuple):
-    """What an info task looks up of each image beside its header; ``measure_options`` are for the measurement."""
-
-    paths: tuple[str, ...]
-    format: Format | None
-    chain: bool
-    check: bool
-    map: bool
-    measure: Format | None
-    measure_options: Mapping[str, str]
-
-
 class ImageInfo(NamedTuple):
     """What `qemu-img info` says of one file.
 
@@ -149,13 +117,6 @@ class ImageInfo(NamedTuple):
     options: Mapping[str, str]
     snapshots: tuple[str, ...]
     bitmaps: tuple[str, ...]
-
-
-class CheckResult(NamedTuple):
-    """What `qemu-img check` says: numbers of faults left."""
-
-    corruptions: int
-    leaks: int
 
 
 class SourceIdentity(NamedTuple):
@@ -188,29 +149,11 @@ class SourceSeen(NamedTuple):
     virtual_size_bytes: int | None
 
 
-class BackingSeen(NamedTuple):
-    """A backing file as it is. ``plain``: it has no backing file, snapshots or bitmaps of its own; ``other_files``
-    hold its data.
-    """
-
-    format: Format
-    virtual_size_bytes: int
-    plain: bool
-    other_files: tuple[str, ...] = ()
-
-
-class Holder(NamedTuple):
-    """Somebody who has an image open; ``pid`` 0 where the system doesn't tell."""
-
-    pid: int
-    name: str
-    writes: bool
-
-
 class Seen(NamedTuple):
     """One observation. What was not asked for is None: no decision depends on it.
 
-    ``other_files`` are those, beside a backing file, that hold the image's data.
+    ``other_files`` are those, beside a backing file, that hold the image's data, by its own names for them.
+    ``extents`` are those of a VMDK that go when it goes, ``left_extents`` those that it names and that stay; absolute.
     """
 
     exists: bool
@@ -227,121 +170,8 @@ class Seen(NamedTuple):
     check: CheckResult | None = None
     holders: tuple[Holder, ...] = ()
     other_files: tuple[str, ...] = ()
-
-
-class Sweep(NamedTuple):
-    """Remove what a killed run left."""
-
-    names: tuple[str, ...]
-
-
-class SweepBelow(NamedTuple):
-    """Remove what a killed commit left beside the backing file."""
-
-    backing_path: str
-
-
-class Create(NamedTuple):
-    """Make an empty image or overlay."""
-
-    size_bytes: int | None
-
-
-class Seed(NamedTuple):
-    """Make the image from its source."""
-
-    size_bytes: int | None
-
-
-class Rebuild(NamedTuple):
-    """Convert the image into itself, for what can't be changed in place; its content stays."""
-
-    size_bytes: int
-    shrinks: bool
-
-
-class Adopt(NamedTuple):
-    """Remember an image that has the source's content already.
-
-    ``compared``: that is known; else it is found out first.
-    """
-
-    compared: bool
-
-
-class Resize(NamedTuple):
-    """Give the image another virtual size."""
-
-    size_bytes: int
-    shrinks: bool
-
-
-class Rebase(NamedTuple):
-    """Give the overlay another backing file, or none; its content stays."""
-
-    backing: Backing
-    format: Format | None
-
-
-class Amend(NamedTuple):
-    """Change creation options in place."""
-
-    options: tuple[tuple[str, str], ...]
-
-
-class SetSnapshot(NamedTuple):
-    """Take or delete an internal snapshot."""
-
-    name: str
-    present: bool
-
-
-class SetBitmap(NamedTuple):
-    """Add or remove a persistent bitmap."""
-
-    bitmap: Named
-
-
-class CommitDown(NamedTuple):
-    """Write the overlay's data into its backing file (``in_place``, or a copy of it), then empty the overlay."""
-
-    backing: BackingSeen
-    in_place: bool
-
-
-class Copy(NamedTuple):
-    """Copy the image, for changes that qemu-img can't make in place without a moment in which it is torn."""
-
-
-class Repair(NamedTuple):
-    """Mend what a check found."""
-
-    mode: RepairMode
-
-
-class Remove(NamedTuple):
-    """Take the image away."""
-
-
-Step = Union[
-    Sweep,
-    SweepBelow,
-    Create,
-    Seed,
-    Rebuild,
-    Copy,
-    Adopt,
-    Repair,
-    Rebase,
-    Resize,
-    Amend,
-    SetSnapshot,
-    SetBitmap,
-    CommitDown,
-    Remove,
-]
-# These build a new file beside the target; what follows works on that file, which is then published.
-WHOLE = (Create, Seed, Rebuild, Copy)
+    extents: tuple[str, ...] = ()
+    left_extents: tuple[str, ...] = ()
 
 
 def round_to_sector(size_bytes: int) -> int:

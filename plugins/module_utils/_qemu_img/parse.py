@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._core.errors import LifecycleError
-from .model import CheckResult, Format, ImageInfo
+from .found import CheckResult
+from .model import Format, ImageInfo
 
 
 def _load(text: str, of: str, part: str | None = None) -> Any:

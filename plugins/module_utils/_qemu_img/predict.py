@@ -6,28 +6,23 @@
 
 from __future__ import annotations
 
-from .model import (
-    CHECKED_FORMATS,
+from .differences import AMENDABLE, remembered
+from .found import CheckResult
+from .model import CHECKED_FORMATS, Desired, Format, ImageInfo, Record, RepairMode, Seen
+from .steps import (
     WHOLE,
     Adopt,
     Amend,
-    CheckResult,
     CommitDown,
     Create,
-    Desired,
-    Format,
-    ImageInfo,
     Rebuild,
-    Record,
-    RepairMode,
     Resize,
     Seed,
-    Seen,
     SetBitmap,
     SetSnapshot,
     Step,
 )
-from .plan import AMENDABLE, remembered, view
+from .view import view
 
 
 def predicted(desired: Desired, seen: Seen, steps: list[Step]) -> dict[str, object]:

@@ -16,10 +16,12 @@ from .._core.errors import BadInput, LifecycleError, describe
 from .._core.wait import Deadline
 from . import record as records
 from .examine import check, read_map
-from .header import inspect
+from .found import Holder
+from .header import inspect_path
 from .image import describe_image
-from .model import Format, Holder, ImageInfo, Record, Request
+from .model import Format, ImageInfo, Record
 from .parse import parse_measure
+from .request import Request
 from .tool import Node, QemuImg, option_list
 from .usage import holders
 
@@ -54,7 +56,7 @@ class Images:
         node = Node(path, self._format(path, record))
         info = self._qemu_img.info(node)
         entry = describe_image(path, info)
-        entry["references"] = list(_references(path)) if node.format is not Format.RAW else []
+        entry["references"] = list(inspect_path(path).references) if node.format is not Format.RAW else []
         entry["in_use_by"] = [_holder(holder) for holder in holders(path)]
         entry["made_from"] = record.source.location if record and record.source else None
         entry.update(self._on_request(node, info))
@@ -137,22 +139,10 @@ def _holder(holder: Holder) -> dict[str, object]:
 
 
 def _header_format(path: str) -> Format:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        header = inspect(descriptor)
-    finally:
-        os.close(descriptor)
+    header = inspect_path(path)
     if header.unfit:
         raise BadInput("path", "%s is %s" % (path, header.unfit), "Unpack or convert it, or say format: raw")
     return header.format or Format.RAW
-
-
-def _references(path: str) -> tuple[str, ...]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        return inspect(descriptor).references
-    finally:
-        os.close(descriptor)
 
 
 def _backing_format(path: str, above: ImageInfo) -> Format:

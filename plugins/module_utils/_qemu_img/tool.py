@@ -15,7 +15,8 @@ from typing import NamedTuple
 from .._core.capabilities import Capability, has
 from .._core.command import Finished, find_tool, run
 from .._core.wait import Deadline
-from .model import Encryption, Format, ImageInfo
+from .extras import Encryption
+from .model import Format, ImageInfo
 from .parse import parse_info
 
 SECRET_ID = "passphrase"

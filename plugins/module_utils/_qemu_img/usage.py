@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from .._core import locks
 from .._core.capabilities import Capability, has
-from .model import Holder
+from .found import Holder
 
 FIRST_LOCK, LAST_LOCK = 100, 299
 WRITES = 101

@@ -8,13 +8,11 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import BadInput
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img import extras
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img import model as m
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.declare import (
-    declared,
-    declared_request,
-    normalise_option,
-    url_secrets,
-)
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.declare import declared, url_secrets
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.options import normalise_option
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.request import declared_request
 
 DEFAULTS = {
     "path": "/images/a.qcow2",
@@ -102,7 +100,7 @@ def test_an_option_is_spelled_as_info_shows_it(name, given, expected):
     ],
 )
 def test_a_backing_file_is_only_ever_a_file(given, stored, path):
-    assert declare(backing_file=given).backing == m.Backing(stored, path, None)
+    assert declare(backing_file=given).backing == extras.Backing(stored, path, None)
 
 
 def test_a_checksum_may_be_written_in_capitals():
@@ -182,7 +180,7 @@ def test_refusals(params, message):
 
 def test_encryption_keeps_its_options_in_order():
     desired = declare(encrypt={"secret": "x", "options": {"iter-time": 10, "cipher-alg": "aes-256"}})
-    assert desired.encryption == m.Encryption("x", (("cipher-alg", "aes-256"), ("iter-time", "10")))
+    assert desired.encryption == extras.Encryption("x", (("cipher-alg", "aes-256"), ("iter-time", "10")))
 
 
 def test_snapshots_and_bitmaps():
@@ -190,8 +188,8 @@ def test_snapshots_and_bitmaps():
         snapshots=[{"name": "a", "state": "absent"}],
         bitmaps=[{"name": "b", "state": "present", "granularity": "64k"}],
     )
-    assert desired.snapshots == (m.Named("a", False),)
-    assert desired.bitmaps == (m.Named("b", True, 65536),)
+    assert desired.snapshots == (extras.Named("a", False),)
+    assert desired.bitmaps == (extras.Named("b", True, 65536),)
 
 
 def test_what_an_info_task_wants():

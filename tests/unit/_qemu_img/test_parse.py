@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import LifecycleError
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img import parse
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.model import CheckResult, Format
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.found import CheckResult
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.model import Format
 
 RECORDED = sorted((Path(__file__).parent / "fixtures").glob("qemu-img-*.json"))
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import BadInput, Refused
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img import extras, found, steps
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img import model as m
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.plan import (
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.differences import (
+    is_at_rest,
     is_recorded,
     is_same_source,
     needs_source,
-    plan,
-    view,
 )
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.plan import plan
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.view import view
 from tests.unit._qemu_img.builders import (
     ABSENT,
     BASE,
@@ -34,30 +36,30 @@ from tests.unit._qemu_img.builders import (
 )
 
 RAW, QCOW2, VMDK, VDI, VHDX, VPC = m.Format
-OVER_BASE = m.Backing("base.qcow2", BASE, None)
-ALONE = m.Backing("", "", None)
-BELOW = m.BackingSeen(QCOW2, GIB, True)
-ENCRYPTION = m.Encryption("secret", ())
+OVER_BASE = extras.Backing("base.qcow2", BASE, None)
+ALONE = extras.Backing("", "", None)
+BELOW = found.BackingSeen(QCOW2, GIB, True)
+ENCRYPTION = extras.Encryption("secret", ())
 
 
-def steps(wanted, seen):
+def planned(wanted, seen):
     return list(plan(wanted, seen).steps)
 
 
 CASES = {
     # create
-    "a new empty image": (desired(size_bytes=GIB), ABSENT, [m.Create(GIB)]),
+    "a new empty image": (desired(size_bytes=GIB), ABSENT, [steps.Create(GIB)]),
     "a new overlay takes its backing file's size": (
         desired(backing=OVER_BASE),
         ABSENT._replace(backing=BELOW, backing_is_current=False),
-        [m.Create(GIB)],
+        [steps.Create(GIB)],
     ),
     "a new overlay larger than its backing file": (
         desired(backing=OVER_BASE, size_bytes=2 * GIB),
         ABSENT._replace(backing=BELOW, backing_is_current=False),
-        [m.Create(2 * GIB)],
+        [steps.Create(2 * GIB)],
     ),
-    "a new image that shall stand alone": (desired(size_bytes=GIB, backing=ALONE), ABSENT, [m.Create(GIB)]),
+    "a new image that shall stand alone": (desired(size_bytes=GIB, backing=ALONE), ABSENT, [steps.Create(GIB)]),
     "an image that is there and no size declared": (desired(), existing(), []),
     "an image that is there with the declared size": (desired(size_bytes=GIB), existing(), []),
     "an option that shows equal": (desired(options={"cluster_size": "65536"}), existing(), []),
@@ -76,22 +78,22 @@ CASES = {
     "a new image from a source takes its size": (
         desired(source=source()),
         ABSENT._replace(source=seen_source()),
-        [m.Seed(GIB)],
+        [steps.Seed(GIB)],
     ),
     "a new image from a source, grown": (
         desired(source=source(), size_bytes=3 * GIB),
         ABSENT._replace(source=seen_source()),
-        [m.Seed(3 * GIB)],
+        [steps.Seed(3 * GIB)],
     ),
     "a new image from a source, cut off with leave": (
         desired(source=source(), size_bytes=GIB // 2, allow_shrink=True),
         ABSENT._replace(source=seen_source()),
-        [m.Seed(GIB // 2)],
+        [steps.Seed(GIB // 2)],
     ),
     "a new image from a URL whose size nobody knows yet": (
         desired(source=source("https://host/a.img", checksum=SHA)),
         ABSENT._replace(source=seen_source(size=None)),
-        [m.Seed(None)],
+        [steps.Seed(None)],
     ),
     "made from this source": (
         desired(source=source()),
@@ -111,7 +113,7 @@ CASES = {
     "made from this source, and to be grown": (
         desired(source=source(), size_bytes=2 * GIB),
         existing(record=made_from_source(), source=seen_source()),
-        [m.Resize(2 * GIB, False)],
+        [steps.Resize(2 * GIB, False)],
     ),
     "made from this source, force says nothing about it": (
         desired(source=source(), force=True),
@@ -122,76 +124,76 @@ CASES = {
     "no record, equal content": (
         desired(source=source()),
         existing(source=seen_source(), same_content=True),
-        [m.Adopt(compared=True)],
+        [steps.Adopt(compared=True)],
     ),
     "another source, equal content": (
         desired(source=source()),
         existing(record=made_from_source(), source=seen_source(IDENTITY._replace(mtime_ns=5)), same_content=True),
-        [m.Adopt(compared=True)],
+        [steps.Adopt(compared=True)],
     ),
     "equal content is adopted even with force: nothing needs to be overwritten": (
         desired(source=source(), force=True),
         existing(source=seen_source(), same_content=True),
-        [m.Adopt(compared=True)],
+        [steps.Adopt(compared=True)],
     ),
     "a URL that wasn't fetched is compared when it is": (
         desired(source=source("https://host/a.img", checksum=SHA)),
         existing(source=seen_source(size=None)),
-        [m.Adopt(compared=False)],
+        [steps.Adopt(compared=False)],
     ),
     "equal content of another size is adopted and resized": (
         desired(source=source(), size_bytes=2 * GIB),
         existing(source=seen_source(), same_content=True),
-        [m.Resize(2 * GIB, False), m.Adopt(compared=True)],
+        [steps.Resize(2 * GIB, False), steps.Adopt(compared=True)],
     ),
     # seed anew
     "force, another content": (
         desired(source=source(), force=True),
         existing(source=seen_source(), same_content=False),
-        [m.Seed(GIB)],
+        [steps.Seed(GIB)],
     ),
     "force, another format": (
         desired(source=source(), force=True),
         existing(info=info(RAW), source=seen_source()),
-        [m.Seed(GIB)],
+        [steps.Seed(GIB)],
     ),
     "force, a URL": (
         desired(source=source("https://host/a.img", checksum=SHA), force=True),
         existing(source=seen_source(size=None)),
-        [m.Seed(None)],
+        [steps.Seed(None)],
     ),
     "seeding anew loses snapshots, so the declared ones are taken anew": (
-        desired(source=source(), force=True, snapshots=(m.Named("a", True),)),
+        desired(source=source(), force=True, snapshots=(extras.Named("a", True),)),
         existing(info=info(snapshots=("a", "b")), source=seen_source(), same_content=False),
-        [m.Seed(GIB), m.SetSnapshot("a", True)],
+        [steps.Seed(GIB), steps.SetSnapshot("a", True)],
     ),
     # resize
-    "grown": (desired(size_bytes=2 * GIB), existing(), [m.Resize(2 * GIB, False)]),
+    "grown": (desired(size_bytes=2 * GIB), existing(), [steps.Resize(2 * GIB, False)]),
     "shrunk with leave: on a copy": (
         desired(size_bytes=GIB // 2, allow_shrink=True),
         existing(),
-        [m.Copy(), m.Resize(GIB // 2, True)],
+        [steps.Copy(), steps.Resize(GIB // 2, True)],
     ),
     "raw grows in place": (
         desired(format=RAW, size_bytes=2 * GIB),
         existing(info=info(RAW)),
-        [m.Resize(2 * GIB, False)],
+        [steps.Resize(2 * GIB, False)],
     ),
     "raw shrinks in place": (
         desired(format=RAW, size_bytes=GIB // 2, allow_shrink=True),
         existing(info=info(RAW)),
-        [m.Resize(GIB // 2, True)],
+        [steps.Resize(GIB // 2, True)],
     ),
     "growing beside bitmaps happens on a copy": (
         desired(size_bytes=2 * GIB),
         existing(info=info(bitmaps=("b",))),
-        [m.Copy(), m.Resize(2 * GIB, False)],
+        [steps.Copy(), steps.Resize(2 * GIB, False)],
     ),
     **{
         "%s grows through a conversion" % image_format.value: (
             desired(format=image_format, size_bytes=2 * GIB),
             existing(info=info(image_format)),
-            [m.Rebuild(2 * GIB, False)],
+            [steps.Rebuild(2 * GIB, False)],
         )
         for image_format in (VMDK, VDI, VHDX, VPC)
     },
@@ -199,7 +201,7 @@ CASES = {
         "%s shrinks through a conversion, with leave" % image_format.value: (
             desired(format=image_format, size_bytes=GIB // 2, allow_shrink=True),
             existing(info=info(image_format)),
-            [m.Rebuild(GIB // 2, True)],
+            [steps.Rebuild(GIB // 2, True)],
         )
         for image_format in (VMDK, VDI, VHDX, VPC)
     },
@@ -217,24 +219,24 @@ CASES = {
     "another backing file: on a copy": (
         desired(backing=OVER_BASE),
         existing(info=info(backing_file="old.qcow2"), backing_is_current=False, backing=BELOW),
-        [m.Copy(), m.Rebase(OVER_BASE, QCOW2)],
+        [steps.Copy(), steps.Rebase(OVER_BASE, QCOW2)],
     ),
     "a backing file for an image that stood alone": (
         desired(backing=OVER_BASE),
         existing(backing_is_current=False, backing=BELOW),
-        [m.Copy(), m.Rebase(OVER_BASE, QCOW2)],
+        [steps.Copy(), steps.Rebase(OVER_BASE, QCOW2)],
     ),
     "an overlay that shall stand alone": (
         desired(backing=ALONE),
         existing(info=info(backing_file="base.qcow2"), backing_is_current=False),
-        [m.Copy(), m.Rebase(ALONE, None)],
+        [steps.Copy(), steps.Rebase(ALONE, None)],
     ),
     "an image that stands alone already": (desired(backing=ALONE), existing(), []),
     "a backing file that isn't declared is left": (desired(), existing(info=info(backing_file="base.qcow2")), []),
     "rebased first, then grown": (
         desired(backing=OVER_BASE, size_bytes=2 * GIB),
         existing(backing_is_current=False, backing=BELOW),
-        [m.Copy(), m.Rebase(OVER_BASE, QCOW2), m.Resize(2 * GIB, False)],
+        [steps.Copy(), steps.Rebase(OVER_BASE, QCOW2), steps.Resize(2 * GIB, False)],
     ),
     # commit
     "an empty overlay has nothing to commit": (
@@ -245,157 +247,157 @@ CASES = {
     "data goes down into a plain backing file in place": (
         desired(commit=True),
         existing(info=info(backing_file="base.qcow2"), commit_to=BELOW),
-        [m.CommitDown(BELOW, in_place=True)],
+        [steps.CommitDown(BELOW, in_place=True)],
     ),
     "data goes down into a copy of one that has more than data": (
         desired(commit=True),
         existing(info=info(backing_file="base.qcow2"), commit_to=BELOW._replace(plain=False)),
-        [m.CommitDown(BELOW._replace(plain=False), in_place=False)],
+        [steps.CommitDown(BELOW._replace(plain=False), in_place=False)],
     ),
     "committed first, then grown: the rest concerns the overlay": (
         desired(commit=True, size_bytes=2 * GIB),
         existing(info=info(backing_file="base.qcow2"), commit_to=BELOW),
-        [m.CommitDown(BELOW, in_place=True), m.Resize(2 * GIB, False)],
+        [steps.CommitDown(BELOW, in_place=True), steps.Resize(2 * GIB, False)],
     ),
     # snapshots
     "a snapshot that is there": (
-        desired(snapshots=(m.Named("a", True),)),
+        desired(snapshots=(extras.Named("a", True),)),
         existing(info=info(snapshots=("a",))),
         [],
     ),
     "a snapshot that is there twice is there": (
-        desired(snapshots=(m.Named("a", True),)),
+        desired(snapshots=(extras.Named("a", True),)),
         existing(info=info(snapshots=("a", "a"))),
         [],
     ),
     "a snapshot that is missing: on a copy": (
-        desired(snapshots=(m.Named("a", True),)),
+        desired(snapshots=(extras.Named("a", True),)),
         existing(info=info(snapshots=("b",))),
-        [m.Copy(), m.SetSnapshot("a", True)],
+        [steps.Copy(), steps.SetSnapshot("a", True)],
     ),
     "a snapshot too many": (
-        desired(snapshots=(m.Named("a", False),)),
+        desired(snapshots=(extras.Named("a", False),)),
         existing(info=info(snapshots=("a", "b"))),
-        [m.Copy(), m.SetSnapshot("a", False)],
+        [steps.Copy(), steps.SetSnapshot("a", False)],
     ),
     "a snapshot that is there twice goes twice: qemu-img takes one at a time": (
-        desired(snapshots=(m.Named("a", False),)),
+        desired(snapshots=(extras.Named("a", False),)),
         existing(info=info(snapshots=("a", "b", "a"))),
-        [m.Copy(), m.SetSnapshot("a", False), m.SetSnapshot("a", False)],
+        [steps.Copy(), steps.SetSnapshot("a", False), steps.SetSnapshot("a", False)],
     ),
-    "a snapshot that is gone already": (desired(snapshots=(m.Named("a", False),)), existing(), []),
+    "a snapshot that is gone already": (desired(snapshots=(extras.Named("a", False),)), existing(), []),
     "snapshots go before others are taken": (
-        desired(snapshots=(m.Named("new", True), m.Named("old", False))),
+        desired(snapshots=(extras.Named("new", True), extras.Named("old", False))),
         existing(info=info(snapshots=("old",))),
-        [m.Copy(), m.SetSnapshot("old", False), m.SetSnapshot("new", True)],
+        [steps.Copy(), steps.SetSnapshot("old", False), steps.SetSnapshot("new", True)],
     ),
     "a snapshot of a new image": (
-        desired(size_bytes=GIB, snapshots=(m.Named("a", True), m.Named("b", False))),
+        desired(size_bytes=GIB, snapshots=(extras.Named("a", True), extras.Named("b", False))),
         ABSENT,
-        [m.Create(GIB), m.SetSnapshot("a", True)],
+        [steps.Create(GIB), steps.SetSnapshot("a", True)],
     ),
     # bitmaps
-    "a bitmap that is there": (desired(bitmaps=(m.Named("a", True),)), existing(info=info(bitmaps=("a",))), []),
+    "a bitmap that is there": (desired(bitmaps=(extras.Named("a", True),)), existing(info=info(bitmaps=("a",))), []),
     "a bitmap's granularity only counts when it is made": (
-        desired(bitmaps=(m.Named("a", True, 4096),)),
+        desired(bitmaps=(extras.Named("a", True, 4096),)),
         existing(info=info(bitmaps=("a",))),
         [],
     ),
     "a bitmap that is missing: on a copy": (
-        desired(bitmaps=(m.Named("a", True, 4096),)),
+        desired(bitmaps=(extras.Named("a", True, 4096),)),
         existing(),
-        [m.Copy(), m.SetBitmap(m.Named("a", True, 4096))],
+        [steps.Copy(), steps.SetBitmap(extras.Named("a", True, 4096))],
     ),
     "a bitmap too many": (
-        desired(bitmaps=(m.Named("a", False),)),
+        desired(bitmaps=(extras.Named("a", False),)),
         existing(info=info(bitmaps=("a", "b"))),
-        [m.Copy(), m.SetBitmap(m.Named("a", False))],
+        [steps.Copy(), steps.SetBitmap(extras.Named("a", False))],
     ),
-    "a bitmap that is gone already": (desired(bitmaps=(m.Named("a", False),)), existing(), []),
+    "a bitmap that is gone already": (desired(bitmaps=(extras.Named("a", False),)), existing(), []),
     # amend
     "what can be amended is, in place": (
         desired(options={"lazy_refcounts": "on", "compat": "1.1", "refcount_bits": "64"}),
         existing(),
-        [m.Amend((("lazy_refcounts", "on"), ("refcount_bits", "64")))],
+        [steps.Amend((("lazy_refcounts", "on"), ("refcount_bits", "64")))],
     ),
     "amending beside bitmaps happens on a copy": (
         desired(options={"lazy_refcounts": "on"}),
         existing(info=info(bitmaps=("b",))),
-        [m.Copy(), m.Amend((("lazy_refcounts", "on"),))],
+        [steps.Copy(), steps.Amend((("lazy_refcounts", "on"),))],
     ),
     # rebuild
     "another format, with leave": (
         desired(format=RAW, force=True),
         existing(),
-        [m.Rebuild(GIB, False)],
+        [steps.Rebuild(GIB, False)],
     ),
     "another cluster size, with leave": (
         desired(options={"cluster_size": "131072"}, force=True),
         existing(),
-        [m.Rebuild(GIB, False)],
+        [steps.Rebuild(GIB, False)],
     ),
     "a recorded option that can't be read back, with leave": (
         desired(options={"preallocation": "full"}, force=True),
         existing(record=record(None, options__preallocation="metadata")),
-        [m.Rebuild(GIB, False)],
+        [steps.Rebuild(GIB, False)],
     ),
     "encryption, with leave": (
         desired(encryption=ENCRYPTION, force=True),
         existing(),
-        [m.Rebuild(GIB, False)],
+        [steps.Rebuild(GIB, False)],
     ),
     "a conversion and a size at once": (
         desired(format=RAW, size_bytes=2 * GIB, force=True),
         existing(),
-        [m.Rebuild(2 * GIB, False)],
+        [steps.Rebuild(2 * GIB, False)],
     ),
     "an adopted image may be converted in the same task": (
         desired(source=source(), options={"cluster_size": "131072"}, force=True),
         existing(source=seen_source(), same_content=True),
-        [m.Adopt(compared=True), m.Rebuild(GIB, False)],
+        [steps.Adopt(compared=True), steps.Rebuild(GIB, False)],
     ),
     "an encrypted image without encrypt is left": (desired(), existing(info=info(encrypted=True)), []),
     # repair
     "a sound image needs no repair": (
         desired(repair=m.RepairMode.ALL),
-        existing(check=m.CheckResult(0, 0)),
+        existing(check=found.CheckResult(0, 0)),
         [],
     ),
     "leaks are mended, on a copy": (
         desired(repair=m.RepairMode.LEAKS),
-        existing(check=m.CheckResult(0, 3)),
-        [m.Copy(), m.Repair(m.RepairMode.LEAKS)],
+        existing(check=found.CheckResult(0, 3)),
+        [steps.Copy(), steps.Repair(m.RepairMode.LEAKS)],
     ),
     "corruptions are mended on a copy, if all shall be": (
         desired(repair=m.RepairMode.ALL),
-        existing(check=m.CheckResult(2, 3)),
-        [m.Copy(), m.Repair(m.RepairMode.ALL)],
+        existing(check=found.CheckResult(2, 3)),
+        [steps.Copy(), steps.Repair(m.RepairMode.ALL)],
     ),
     "a format that can't be checked": (desired(repair=m.RepairMode.ALL), existing(check=None), []),
     "mended before anything else": (
         desired(repair=m.RepairMode.LEAKS, size_bytes=2 * GIB),
-        existing(check=m.CheckResult(0, 3)),
-        [m.Copy(), m.Repair(m.RepairMode.LEAKS), m.Resize(2 * GIB, False)],
+        existing(check=found.CheckResult(0, 3)),
+        [steps.Copy(), steps.Repair(m.RepairMode.LEAKS), steps.Resize(2 * GIB, False)],
     ),
     # absent
-    "removed": (desired(present=False), existing(), [m.Remove()]),
-    "removed whatever else is declared": (desired(present=False, size_bytes=GIB // 2), existing(), [m.Remove()]),
+    "removed": (desired(present=False), existing(), [steps.Remove()]),
+    "removed whatever else is declared": (desired(present=False, size_bytes=GIB // 2), existing(), [steps.Remove()]),
     "gone already": (desired(present=False), ABSENT, []),
     # leftovers
     "what a killed run left is swept first": (
         desired(size_bytes=GIB),
         ABSENT._replace(leftovers=("x",)),
-        [m.Sweep(("x",)), m.Create(GIB)],
+        [steps.Sweep(("x",)), steps.Create(GIB)],
     ),
     "what a killed run left beside an image that is as declared": (
         desired(),
         existing(leftovers=("x",)),
-        [m.Sweep(("x",))],
+        [steps.Sweep(("x",))],
     ),
     "what a killed removal left": (
         desired(present=False),
         ABSENT._replace(leftovers=("x",)),
-        [m.Sweep(("x",))],
+        [steps.Sweep(("x",))],
     ),
 }
 
@@ -403,7 +405,14 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_steps(case):
     wanted, seen, expected = CASES[case]
-    assert steps(wanted, seen) == expected
+    assert planned(wanted, seen) == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_at_rest_is_what_has_no_steps(case):
+    """The short answer, which a task with nothing to do gets by, and the long one."""
+    wanted, seen, expected = CASES[case]
+    assert is_at_rest(wanted, seen) is (not expected)
 
 
 REFUSALS = {
@@ -542,7 +551,7 @@ REFUSALS = {
     ),
     "corruptions when only leaks may be mended": (
         desired(repair=m.RepairMode.LEAKS),
-        existing(check=m.CheckResult(2, 3)),
+        existing(check=found.CheckResult(2, 3)),
         Refused,
         "it has 2 corruptions, and repair: leaks doesn't mend those",
     ),
@@ -552,17 +561,18 @@ REFUSALS = {
 @pytest.mark.parametrize("case", REFUSALS)
 def test_refusals(case):
     wanted, seen, kind, message = REFUSALS[case]
+    assert not is_at_rest(wanted, seen)
     with pytest.raises(kind, match=message):
         plan(wanted, seen)
 
 
 # who has the image open
 
-GUEST = (m.Holder(4711, "qemu-system-x86_64", True), m.Holder(0, "a process that this user can't see", True))
+GUEST = (found.Holder(4711, "qemu-system-x86_64", True), found.Holder(0, "a process that this user can't see", True))
 IN_USE = {
     "removed": (desired(present=False), existing(), "remove"),
     "grown": (desired(size_bytes=2 * GIB), existing(), "change"),
-    "snapshot": (desired(snapshots=(m.Named("a", True),)), existing(), "change"),
+    "snapshot": (desired(snapshots=(extras.Named("a", True),)), existing(), "change"),
     "amended": (desired(options={"lazy_refcounts": "on"}), existing(), "change"),
     "converted": (desired(format=RAW, force=True), existing(), "change"),
     "seeded anew": (
@@ -571,7 +581,7 @@ IN_USE = {
         "change",
     ),
     "committed": (desired(commit=True), existing(info=info(backing_file="b"), commit_to=BELOW), "change"),
-    "repaired": (desired(repair=m.RepairMode.LEAKS), existing(check=m.CheckResult(0, 1)), "change"),
+    "repaired": (desired(repair=m.RepairMode.LEAKS), existing(check=found.CheckResult(0, 1)), "change"),
     "adopted and grown": (
         desired(source=source(), size_bytes=2 * GIB),
         existing(source=seen_source(), same_content=True),
@@ -583,7 +593,7 @@ IN_USE = {
 @pytest.mark.parametrize("case", IN_USE)
 def test_an_image_in_use_is_left_alone_and_its_holders_named(case):
     wanted, seen, verb = IN_USE[case]
-    assert steps(wanted, seen), "without holders it would be done"
+    assert planned(wanted, seen), "without holders it would be done"
     with pytest.raises(Refused) as caught:
         plan(wanted, seen._replace(holders=GUEST))
     assert str(caught.value).startswith(
@@ -602,7 +612,7 @@ def test_an_image_in_use_is_left_alone_and_its_holders_named(case):
     ],
 )
 def test_what_leaves_the_image_alone_may_be_done_while_it_is_in_use(wanted, seen):
-    assert steps(wanted, seen._replace(holders=GUEST)) == steps(wanted, seen)
+    assert planned(wanted, seen._replace(holders=GUEST)) == planned(wanted, seen)
 
 
 # which source an image was made from
@@ -776,11 +786,13 @@ PREDICTED = {
             backing=OVER_BASE,
             size_bytes=2 * GIB,
             options={"lazy_refcounts": "on"},
-            snapshots=(m.Named("a", False), m.Named("b", True)),
-            bitmaps=(m.Named("c", True),),
+            snapshots=(extras.Named("a", False), extras.Named("b", True)),
+            bitmaps=(extras.Named("c", True),),
             repair=m.RepairMode.LEAKS,
         ),
-        existing(info=info(snapshots=("a", "z")), backing_is_current=False, backing=BELOW, check=m.CheckResult(0, 1)),
+        existing(
+            info=info(snapshots=("a", "z")), backing_is_current=False, backing=BELOW, check=found.CheckResult(0, 1)
+        ),
         {
             "path": PATH,
             "state": "present",
@@ -834,7 +846,7 @@ def test_whatever_has_steps_shows_a_change_and_whatever_has_none_shows_none(case
 
 
 def test_a_secret_is_in_no_view():
-    wanted = desired(encryption=m.Encryption("hunter2", ()), size_bytes=GIB)
+    wanted = desired(encryption=extras.Encryption("hunter2", ()), size_bytes=GIB)
     assert "hunter2" not in str(plan(wanted, ABSENT).predicted)
     assert "hunter2" not in str(view(wanted, existing()))
 
@@ -848,8 +860,8 @@ SCATTERED = existing(other_files=("/etc/shadow",))
         {"size_bytes": 2 * GIB},
         {"options": {"lazy_refcounts": "on"}},
         {"format": RAW, "force": True},
-        {"snapshots": (m.Named("a", True),)},
-        {"backing": ALONE, "bitmaps": (m.Named("a", True),)},
+        {"snapshots": (extras.Named("a", True),)},
+        {"backing": ALONE, "bitmaps": (extras.Named("a", True),)},
     ],
     ids=str,
 )
@@ -860,10 +872,10 @@ def test_an_image_whose_data_is_in_other_files_is_not_changed(declared):
 
 def test_an_image_whose_data_is_in_other_files_can_be_kept_replaced_and_removed():
     assert plan(desired(), SCATTERED).steps == ()
-    assert plan(desired(present=False), SCATTERED).steps == (m.Remove(),)
+    assert plan(desired(present=False), SCATTERED).steps == (steps.Remove(),)
     anew = desired(source=source(), force=True)
     seen = SCATTERED._replace(source=seen_source(), same_content=False)
-    assert plan(anew, seen).steps == (m.Seed(GIB),)
+    assert plan(anew, seen).steps == (steps.Seed(GIB),)
 
 
 OVERLAY = info(backing_file="base", backing_format="vmdk")
@@ -871,18 +883,20 @@ OVERLAY = info(backing_file="base", backing_format="vmdk")
 
 @pytest.mark.parametrize("image_format", [VMDK, VDI, VHDX, VPC], ids=lambda value: value.value)
 def test_only_what_was_tried_is_committed_into_in_place(image_format):
-    below = m.BackingSeen(image_format, GIB, True)
-    assert plan(desired(commit=True), existing(info=OVERLAY, commit_to=below)).steps == (m.CommitDown(below, False),)
+    below = found.BackingSeen(image_format, GIB, True)
+    assert plan(desired(commit=True), existing(info=OVERLAY, commit_to=below)).steps == (
+        steps.CommitDown(below, False),
+    )
 
 
 @pytest.mark.parametrize("image_format", [VMDK, VDI, VHDX, VPC], ids=lambda value: value.value)
 def test_a_backing_file_that_cannot_grow_is_told_before_the_commit(image_format):
-    below = m.BackingSeen(image_format, GIB - 512, True)
+    below = found.BackingSeen(image_format, GIB - 512, True)
     with pytest.raises(Refused, match=r"can't grow in place\. Grow the backing file first"):
         plan(desired(commit=True), existing(info=OVERLAY, commit_to=below))
 
 
 def test_a_commit_does_not_follow_a_backing_file_to_its_data_file():
-    below = m.BackingSeen(QCOW2, GIB, True, ("/etc/shadow",))
+    below = found.BackingSeen(QCOW2, GIB, True, ("/etc/shadow",))
     with pytest.raises(Refused, match="its backing file keeps its data in other files: /etc/shadow"):
         plan(desired(commit=True), existing(info=OVERLAY, commit_to=below))

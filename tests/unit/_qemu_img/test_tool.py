@@ -13,7 +13,8 @@ import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import CommandFailed, ToolMissing
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.model import Encryption, Format
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.extras import Encryption
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.model import Format
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.tool import Node, QemuImg, option_list, pair
 from tests.unit.children import PATIENCE_S
 

@@ -12,7 +12,7 @@ import tempfile
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img import usage
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.model import Holder
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.found import Holder
 from tests.unit.children import running
 
 _OPENS = """

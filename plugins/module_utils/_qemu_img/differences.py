@@ -1,0 +1,172 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""In what an image differs from its declaration: pure functions of what is declared and what was seen.
+
+Every rule of idempotency is here, and only here. What is done about a difference is plan.py's, which a task with
+nothing to do never loads.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen, Source, SourceIdentity
+
+if TYPE_CHECKING:
+    from .extras import Named
+
+# QEMU 7.2 resizes only these in place; the others go through a conversion.
+RESIZABLE = (Format.RAW, Format.QCOW2)
+# `qemu-img amend` changes these; the rest of the visible options need a conversion.
+AMENDABLE = ("compat", "lazy_refcounts", "refcount_bits", "data_file_raw")
+
+
+def is_at_rest(desired: Desired, seen: Seen) -> bool:
+    """Whether nothing is to be done."""
+    if seen.leftovers or seen.left_below or seen.exists != desired.present:
+        return False
+    info = seen.info
+    if not desired.present or info is None:
+        return True
+    return not (
+        needs_source(desired, seen)
+        or rebuild_reasons(desired, seen, info)
+        or is_resized(desired, info)
+        or is_rebased(desired, seen)
+        or amended(desired, info)
+        or unlike(desired.snapshots, info.snapshots)
+        or unlike(desired.bitmaps, info.bitmaps)
+        or (desired.commit and seen.commit_to is not None)
+        or needs_repair(desired, seen)
+    )
+
+
+def is_resized(desired: Desired, info: ImageInfo) -> bool:
+    """Whether another virtual size is declared."""
+    return desired.size_bytes is not None and desired.size_bytes != info.virtual_size_bytes
+
+
+def is_rebased(desired: Desired, seen: Seen) -> bool:
+    """Whether another backing file is declared."""
+    return desired.backing is not None and not seen.backing_is_current
+
+
+def is_current_backing(desired: Desired, info: ImageInfo | None) -> bool:
+    """Whether the declared backing file, or none if none is declared to be there, is the one that the image has."""
+    backing = desired.backing
+    if backing is None:
+        return True
+    if info is None or info.backing_file is None:
+        return not backing.stored
+    if not backing.stored:
+        return False
+    current = os.path.abspath(os.path.join(os.path.dirname(desired.path), info.backing_file))
+    return current == backing.path and (backing.format is None or info.backing_format == backing.format.value)
+
+
+def amended(desired: Desired, info: ImageInfo) -> dict[str, str]:
+    """Declared options that differ and can be changed in place."""
+    return {
+        name: value
+        for name, value in desired.options.items()
+        if name in AMENDABLE and info.options.get(name, value) != value
+    }
+
+
+def unlike(declared: tuple[Named, ...], there: tuple[str, ...]) -> list[Named]:
+    """Those declared snapshots or bitmaps that are missing or too many."""
+    return [item for item in declared if item.present != (item.name in there)]
+
+
+def needs_repair(desired: Desired, seen: Seen) -> bool:
+    """Whether a check was asked for and found something."""
+    found = seen.check
+    return desired.repair is not RepairMode.NONE and found is not None and bool(found.leaks or found.corruptions)
+
+
+def has_unknown_option(desired: Desired, seen: Seen) -> bool:
+    """Whether an option is declared of an existing image that neither it nor its record shows: it may be misspelt."""
+    if not desired.present or seen.info is None:
+        return False
+    recorded = seen.record.arguments if seen.record else {}
+    return any(name not in seen.info.options and "options.%s" % name not in recorded for name in desired.options)
+
+
+def is_same_source(declared: Source, now: SourceIdentity | None, recorded: SourceIdentity | None) -> bool:
+    """Whether the recorded seed is what ``source`` means today.
+
+    Checksums by the same algorithm settle it. Else a file is the same by name or by inode, with the size and time it
+    had: device numbers alone change at a reboot, and a name alone says nothing of the content. ``now`` is None when the
+    source is gone or wasn't looked at.
+    """
+    if recorded is None:
+        return False
+    if declared.checksum is not None and recorded.checksum.startswith(declared.checksum[0] + ":"):
+        return recorded.checksum == "%s:%s" % declared.checksum
+    if declared.is_url:
+        return False
+    if now is None:
+        return recorded.location == declared.shown
+    if (now.size_bytes, now.mtime_ns) != (recorded.size_bytes, recorded.mtime_ns):
+        return False
+    return now.location == recorded.location or (now.device, now.inode) == (recorded.device, recorded.inode)
+
+
+def arguments(desired: Desired) -> dict[str, str]:
+    """What shaped the image besides its source and can't be read back from it; kept in the record."""
+    shaped = {"options.%s" % name: value for name, value in desired.options.items()}
+    if desired.source is not None:
+        shaped["source_format"] = desired.source.format.value if desired.source.format else ""
+        shaped["compress"] = "on" if desired.compress else "off"
+    return shaped
+
+
+def remembered(desired: Desired, seen: Seen) -> dict[str, str]:
+    """The arguments that the next record will hold: what is declared now, over what was known of the image."""
+    if not seen.exists or desired.source is not None or seen.record is None:
+        return arguments(desired)
+    return {**seen.record.arguments, **arguments(desired)}
+
+
+def is_recorded(desired: Desired, seen: Seen) -> bool:
+    """Whether the image is known to be made from the declared source with the declared arguments."""
+    if desired.source is None or seen.record is None:
+        return False
+    now = seen.source.identity if seen.source else None
+    if not is_same_source(desired.source, now, seen.record.source):
+        return False
+    return not differing_arguments(desired, seen.record, seen.info)
+
+
+def differing_arguments(desired: Desired, record: Record, info: ImageInfo | None) -> list[str]:
+    """Arguments that were others when the image was made, as far as the image itself doesn't show them."""
+    visible = {"options.%s" % name for name in (info.options if info else {})}
+    return sorted(
+        name
+        for name, value in arguments(desired).items()
+        if name not in visible and name in record.arguments and record.arguments[name] != value
+    )
+
+
+def needs_source(desired: Desired, seen: Seen) -> bool:
+    """Whether the source has to be read (its header, its checksum, and a comparison where the image exists)."""
+    return desired.present and desired.source is not None and not is_recorded(desired, seen)
+
+
+def rebuild_reasons(desired: Desired, seen: Seen, info: ImageInfo) -> list[str]:
+    reasons = []
+    if info.format is not desired.format:
+        reasons.append("its format is %s, not %s" % (info.format.value, desired.format.value))
+        return reasons
+    if desired.encryption is not None and not info.encrypted:
+        reasons.append("it isn't encrypted")
+    for name, wanted in desired.options.items():
+        actual = info.options.get(name)
+        if actual is not None and actual != wanted and name not in AMENDABLE:
+            reasons.append("its %s is %s, not %s" % (name, actual, wanted))
+    if seen.record is not None and desired.source is None:
+        reasons += ["it was made with another %s" % name for name in differing_arguments(desired, seen.record, info)]
+    return reasons

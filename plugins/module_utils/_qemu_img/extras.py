@@ -1,0 +1,105 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What only some images have declared: a backing file, encryption, snapshots, bitmaps. The values, and their making."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .._core.errors import BadInput
+from .._core.units import parse_size
+from .model import Format
+
+# QEMU cuts a longer snapshot name off without a word, and refuses a longer bitmap name after all the work.
+_NAME_LIMITS_BYTES = {"snapshots": 255, "bitmaps": 1023}
+_SECRET_LIMIT_BYTES = 4096  # a pipe takes that much without a reader, on every system
+
+
+class Backing(NamedTuple):
+    """A declared backing file: the name to be stored (empty: none), its absolute path and its format (None: as its
+    header says).
+    """
+
+    stored: str
+    path: str
+    format: Format | None
+
+
+class Encryption(NamedTuple):
+    """LUKS inside qcow2. ``options`` are `encrypt.*` creation options without that prefix."""
+
+    secret: str
+    options: tuple[tuple[str, str], ...]
+
+
+class Named(NamedTuple):
+    """A snapshot or bitmap that shall be there or not. ``granularity_bytes`` is a bitmap's, None: QEMU's choice."""
+
+    name: str
+    present: bool
+    granularity_bytes: int | None = None
+
+
+def declared_backing(params: Mapping[str, Any], path: str) -> Backing | None:
+    given = params["backing_file"]
+    if given is None:
+        if params["backing_format"] is not None:
+            raise BadInput("backing_format", "it describes a backing file, and there is none", "Add backing_file")
+        return None
+    image_format = Format(params["backing_format"]) if params["backing_format"] else None
+    if given == "":
+        return Backing("", "", None)
+    absolute = os.path.abspath(os.path.join(os.path.dirname(path), given))
+    # QEMU takes a colon before the first slash for a protocol; such a name is stored by its absolute path.
+    looks_like_protocol = ":" in given.split("/", 1)[0]
+    return Backing(absolute if looks_like_protocol else given, absolute, image_format)
+
+
+def declared_encryption(given: Mapping[str, Any] | None) -> Encryption | None:
+    if given is None:
+        return None
+    if not given["secret"]:
+        raise BadInput("encrypt.secret", "it is empty", "Give the passphrase")
+    if len(_bytes(given["secret"], "encrypt.secret")) > _SECRET_LIMIT_BYTES:
+        raise BadInput(
+            "encrypt.secret", "it is longer than %d bytes" % _SECRET_LIMIT_BYTES, "Give a passphrase that is shorter"
+        )
+    options = given["options"] or {}
+    return Encryption(given["secret"], tuple((name, str(value)) for name, value in sorted(options.items())))
+
+
+def declared_named(given: list[Mapping[str, Any]] | None, option: str) -> tuple[Named, ...]:
+    items = []
+    for entry in given or ():
+        if not entry["name"]:
+            raise BadInput(option, "a name is empty", "Give each entry a name")
+        limit = _NAME_LIMITS_BYTES[option]
+        if len(_bytes(entry["name"], option)) > limit:
+            raise BadInput(
+                option, "%r is longer than the %d bytes that QEMU keeps" % (entry["name"], limit), "Shorten it"
+            )
+        granularity = entry.get("granularity")
+        size = parse_size(granularity, "%s.granularity" % option) if granularity else None
+        if size is not None and (size < 512 or size > 2**31 or size & (size - 1)):
+            raise BadInput(
+                "%s.granularity" % option,
+                "%r is no power of two from 512 to 2G" % granularity,
+                "Write one, such as 64K",
+            )
+        items.append(Named(entry["name"], entry["state"] == "present", size))
+    names = [item.name for item in items]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(option, "%r is declared more than once" % name, "Keep one entry of it")
+    return tuple(items)
+
+
+def _bytes(text: str, option: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise BadInput(option, "it is no valid UTF-8", "Write it in UTF-8") from None

@@ -1,0 +1,83 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Creation options (`qemu-img create -o`) as they are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._core.errors import BadInput
+from .._core.units import parse_size
+from .model import Format
+
+# Options whose values are sizes or switches: "64k" and 65536 are the same, as are "on" and true.
+SIZE_OPTIONS = ("cluster_size", "block_size", "extent_size_hint", "log_size")
+SWITCH_OPTIONS = (
+    "lazy_refcounts",
+    "extended_l2",
+    "data_file_raw",
+    "force_size",
+    "static",
+    "nocow",
+    "block_state_zero",
+    "zeroed_grain",
+)
+# What has an option of its own here must not come in by the back door.
+OWN_OPTIONS = {
+    "size": "size",
+    "backing_file": "backing_file",
+    "backing_fmt": "backing_format",
+    "encryption": "encrypt",
+    "data_file": "",
+    "data_file_raw": "",
+}
+_SWITCH = {"true": "on", "yes": "on", "1": "on", "on": "on", "false": "off", "no": "off", "0": "off", "off": "off"}
+_COMPAT = {"v2": "0.10", "v3": "1.1", "0.1": "0.10"}  # YAML takes a bare 0.10 for the number 0.1
+_SINGLE_FILE_SUBFORMATS = ("monolithicSparse", "streamOptimized")  # VMDK's others keep the data in files beside it
+
+
+def declared_options(given: Mapping[str, Any]) -> dict[str, str]:
+    """Names and normalised values, by name. Raises BadInput."""
+    return {name: normalise_option(name, value) for name, value in sorted(given.items())}
+
+
+def normalise_option(name: str, value: object) -> str:
+    """A creation option's value as qemu-img's info would show it."""
+    text = str(value).strip()
+    if name in SIZE_OPTIONS:
+        return str(parse_size(text, "options.%s" % name))
+    if name in SWITCH_OPTIONS:
+        switch = _SWITCH.get(text.lower())
+        if switch is None:
+            raise BadInput("options.%s" % name, "%r is neither on nor off" % text, "Write true or false")
+        return switch
+    return _COMPAT.get(text, text) if name == "compat" else text
+
+
+def check_options_together(image_format: Format, options: Mapping[str, str]) -> None:
+    """Raise BadInput for what belongs elsewhere or doesn't fit the format."""
+    for name in options:
+        _check_option_name(name)
+    subformat = options.get("subformat", "monolithicSparse")
+    if image_format is Format.VMDK and subformat not in _SINGLE_FILE_SUBFORMATS:
+        raise BadInput(
+            "options.subformat",
+            "%r would put the image's data into other files" % subformat,
+            "One path is one image: use %s" % " or ".join(_SINGLE_FILE_SUBFORMATS),
+        )
+
+
+def _check_option_name(name: str) -> None:
+    if name.startswith("encrypt."):
+        raise BadInput("options", "%s belongs to encrypt" % name, "Use encrypt.options")
+    if name not in OWN_OPTIONS:
+        return
+    own = OWN_OPTIONS[name]
+    if own:
+        raise BadInput("options", "%s has an option of its own" % name, "Use %s" % own)
+    raise BadInput(
+        "options", "%s would put the image's data into a second file" % name, "Leave it out; one path is one image"
+    )

@@ -1,0 +1,39 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What an info task wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .declare import declared_path
+from .model import Format
+from .options import declared_options
+
+
+class Request(NamedTuple):
+    """What an info task looks up of each image beside its header; ``measure_options`` are for the measurement."""
+
+    paths: tuple[str, ...]
+    format: Format | None
+    chain: bool
+    check: bool
+    map: bool
+    measure: Format | None
+    measure_options: Mapping[str, str]
+
+
+def declared_request(params: Mapping[str, Any]) -> Request:
+    """What an info task wants to know. Raises BadInput."""
+    return Request(
+        paths=tuple(declared_path(path, "path") for path in params["path"]),
+        format=Format(params["format"]) if params["format"] else None,
+        chain=params["backing_chain"],
+        check=params["check"],
+        map=params["map"],
+        measure=Format(params["measure"]) if params["measure"] else None,
+        measure_options=declared_options(params["measure_options"]),
+    )
