@@ -14,7 +14,8 @@ author:
   - vmops.lifecycle contributors (@vmops)
 description:
   - Identifies guests as M(vmops.lifecycle.qemu_guest_shutdown) does, asks their monitors, and changes nothing.
-  - A guest that is absent, hung or can't be told from another is an answer, not an error.
+  - A guest that is absent, hung, can't be told from another, or belongs to a user whose files the task may not read,
+    is an answer, not an error.
 extends_documentation_fragment:
   - vmops.lifecycle.qemu_guest
 options:
@@ -77,13 +78,13 @@ guests:
           (what was given names different processes) or V(unproven).
       type: str
     problem:
-      description: What V(identity_mismatch) or V(unproven) rests on; otherwise empty.
+      description: What V(identity_mismatch) or V(unproven) rests on, and what to do; otherwise empty.
       type: str
     status:
       description: QEMU's own word for the state.
       type: str
     pid:
-      description: The QEMU process, if it lives.
+      description: The QEMU process, if it lives. With V(unproven), the one that seems to be the guest, if any does.
       type: int
     process_state:
       description: The kernel's letter for the process's state, such as V(S), or V(T) for one that is stopped.

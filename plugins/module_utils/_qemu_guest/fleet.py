@@ -304,7 +304,7 @@ class Run:
 
     def _settle(self, outcome: Outcome) -> None:
         if not outcome.down:
-            self.problem = outcome.problem + self._uninterruptible() + self._forbidden()
+            self.problem = self._forbidden() or outcome.problem + self._uninterruptible()
             self.done = True
             return
         now = time.monotonic()
@@ -326,9 +326,13 @@ class Run:
 
     def _forbidden(self) -> str:
         """For a process of somebody else: that our signals never reached it."""
-        if not any(attempt.errno == "EPERM" for attempt in self.attempts):
+        refused = [attempt.sent for attempt in self.attempts if attempt.errno == "EPERM"]
+        if not refused or self.identity.process is None:
             return ""
-        return "; this user may not signal it: run the task as the user whose process it is, or as root"
+        return (
+            "it is still alive, and this user may not signal process %d (refused: %s): run the task with become, as "
+            "root or as the guest's own user" % (self.identity.process.pid, ", ".join(refused))
+        )
 
     @property
     def releasing(self) -> bool:

@@ -12,7 +12,7 @@ import stat
 from typing import NamedTuple
 
 from .._core.capabilities import Capability, has
-from .._core.errors import BadInput, storage_failed
+from .._core.errors import BadInput, Refused, storage_failed
 from . import process
 from .agent import Agent
 from .model import Guest, State
@@ -21,6 +21,7 @@ from .qmp import Channel, Monitor, unix_listeners
 
 # A pidfile is written right after its process started; allows for clocks that tick coarsely.
 PIDFILE_SLACK_S = 2.0
+_NOT_PERMITTED = ("EACCES", "EPERM")
 _NOBODY_THERE = ("ENOENT", "ENOTDIR", "ECONNREFUSED", "ENOTSOCK")
 
 
@@ -81,12 +82,16 @@ class Identity:
 def identify(guest: Guest) -> Identity:
     """Collect the evidence and hold the process that it names. Connects to the sockets, and sends nothing.
 
-    Raises StorageFailed where something can't be read, and what :func:`find.complete` raises.
+    What this user may not look at leaves the guest unproven. Raises StorageFailed where something can't be read for
+    another reason, and BadInput.
     """
     if guest.pidfile is None and guest.qmp_socket is None and guest.agent_socket is None and guest.pid is None:
         from .find import complete
 
-        found = complete(guest)
+        try:
+            found = complete(guest)
+        except Refused as refused:
+            return _unproven(Identity(guest), "%(reason)s. %(instead)s" % refused.facts)
         if found is None:
             return Identity(guest)
         guest = found
@@ -106,12 +111,19 @@ def identify(guest: Guest) -> Identity:
 def _settle(identity: Identity) -> bool:
     """Fill in the identity; False if the process named ended meanwhile."""
     guest = identity.guest
-    pidfile = read_pidfile(guest.pidfile) if guest.pidfile else None
+    try:
+        pidfile = read_pidfile(guest.pidfile) if guest.pidfile else None
+    except PermissionError:
+        _forbidden(identity, "read the pidfile %s" % guest.pidfile)
+        return True
     try:
         identity.monitor = Monitor(guest.qmp_socket) if guest.qmp_socket else None
         identity.agent = Agent(guest.agent_socket) if guest.agent_socket else None
         for channel in (identity.monitor, identity.agent):
-            _check_permission(channel)
+            if channel is not None and channel.problem in _NOT_PERMITTED:
+                _forbidden(identity, "connect to %s" % channel.path)
+                return True
+            _check_connection(channel)
         evidence = _evidence(identity, pidfile)
         if not has(Capability.PIDFD):
             _without_descriptors(identity, pidfile)
@@ -250,11 +262,13 @@ def leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:
 
 
 def read_pidfile(path: str) -> Pidfile | None:
-    """Open a pidfile and see who holds it; None if there is none. Raises StorageFailed, BadInput."""
+    """Open a pidfile and see who holds it; None if there is none. Raises PermissionError, StorageFailed, BadInput."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError:
+        raise
     except OSError as error:
         raise storage_failed(_named(error, path), "Reading the pidfile") from None
     try:
@@ -313,8 +327,8 @@ def _without_descriptors(identity: Identity, pidfile: Pidfile | None) -> None:
     _nobody(identity, pidfile)
 
 
-def _check_permission(channel: Channel | None) -> None:
-    """Raises StorageFailed where a socket may not be used at all; nobody listening is an answer."""
+def _check_connection(channel: Channel | None) -> None:
+    """Raises StorageFailed where a socket can't be used at all; nobody listening is an answer."""
     if channel is None or channel.problem in ("", "EAGAIN", *_NOBODY_THERE):
         return
     number = getattr(errno, channel.problem, errno.EIO)
@@ -347,3 +361,21 @@ def _unproven(identity: Identity, problem: str) -> Identity:
     identity.close_channels()
     identity.state, identity.problem = State.UNPROVEN, problem
     return identity
+
+
+def _forbidden(identity: Identity, what: str) -> Identity:
+    """Another user's guest, most likely. Which process it may be is told if that was given or found."""
+    pid = identity.guest.pid
+    if pid is not None and has(Capability.PIDFD):
+        from .find import is_qemu
+
+        held = process.hold(pid)
+        if held is not None and is_qemu(process.arguments(pid)):
+            identity.process = held
+        elif held is not None:
+            held.close()
+    claimed = "process %d seems to be it, but " % identity.process.pid if identity.process is not None else ""
+    return _unproven(
+        identity,
+        "%sthis user may not %s: run the task with become, as root or as the guest's own user" % (claimed, what),
+    )

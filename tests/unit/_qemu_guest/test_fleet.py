@@ -68,7 +68,7 @@ def test_a_guest_of_another_user_is_given_up_at_once(others: int):
     fleet.drive(runs, deadline, 1)
     for run in runs:
         assert [attempt.outcome for attempt in run.attempts] == ["refused", "refused"]
-        assert "run the task as the user whose process it is" in run.problem
+        assert "this user may not signal process" in run.problem
         assert not run.down
         run.identity.close()
     assert not deadline.expired

@@ -1,0 +1,80 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A guest of another user: what can be known of it is told, and what may not be done to it, with what to do."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.modules import Result, run_module
+from tests.testbed.others_guest import AS_ANYBODY, OthersGuest, ordinary_python
+
+pytestmark = pytest.mark.skipif(
+    AS_ANYBODY is None, reason="only root, or who may use sudo without a password, can run a guest as another user"
+)
+
+
+@pytest.fixture(name="guest")
+def _guest() -> Iterator[OthersGuest]:
+    """In a directory that the other user can reach, which pytest's own isn't."""
+    with tempfile.TemporaryDirectory(prefix="vmops-others-") as folder:
+        os.chmod(folder, 0o755)
+        guest = OthersGuest(Path(folder) / ("others-%d" % os.getpid()))
+        try:
+            yield guest
+        finally:
+            guest.end()
+
+
+def run(module: str, options: dict[str, Any], tmp_path: Path) -> Result:
+    return run_module(module, options, python=ordinary_python(tmp_path), timeout_s=60)
+
+
+@pytest.mark.parametrize(
+    "given", [("name",), ("pidfile",), ("qmp_socket",), ("name", "pidfile", "qmp_socket")], ids=str
+)
+def test_info_tells_what_it_may_not_see(guest: OthersGuest, given: tuple[str, ...], tmp_path: Path) -> None:
+    result = run("qemu_guest_info", {option: guest.options[option] for option in given}, tmp_path)
+    assert not result.failed, result.msg
+    seen = result.json["guest"]
+    assert seen["state"] == "unproven"
+    assert "this user may not" in seen["problem"]
+    assert "with become" in seen["problem"]
+    assert seen["pid"] == (guest.pid if given == ("name",) else None)
+
+
+def test_info_by_pid_tells_that_it_lives(guest: OthersGuest, tmp_path: Path) -> None:
+    seen = run("qemu_guest_info", {"pid": guest.pid}, tmp_path).json["guest"]
+    assert (seen["state"], seen["pid"], seen["images"]) == ("no_monitor", guest.pid, [])
+
+
+@pytest.mark.parametrize(("highest", "refused"), [("terminate", "SIGTERM"), ("kill", "SIGTERM, SIGKILL")])
+def test_signals_that_are_refused_are_not_called_sent(
+    guest: OthersGuest, highest: str, refused: str, tmp_path: Path
+) -> None:
+    result = run("qemu_guest_shutdown", {"pid": guest.pid, "max_rung": highest, "timeout": 20}, tmp_path)
+    assert result.failed
+    assert f"this user may not signal process {guest.pid} (refused: {refused})" in result.msg
+    assert "with become" in result.msg
+    assert "after SIGKILL" not in result.msg
+    assert result.json["elapsed_s"] < 10, "a refusal is not waited for"
+    assert guest.alive()
+
+
+def test_shutdown_leaves_what_it_may_not_look_at_alone_and_goes_on(
+    guest: OthersGuest, boot: Any, tmp_path: Path
+) -> None:
+    own = boot()
+    result = run("qemu_guest_shutdown", {"guests": [guest.options, own.options]}, tmp_path)
+    assert result.failed
+    assert "this user may not read the pidfile" in result.msg
+    assert [record["state"] for record in result.json["guests"]] == ["unproven", "absent"]
+    assert guest.alive()
+    assert not own.alive()
