@@ -294,6 +294,59 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_written(tmp_path: 
         assert os.listdir(folder) == []
 
 
+def partly_zeros(path: Path, data_mib: int, image_format: str, *options: str) -> Path:
+    """An image of 16 MiB, all of them written, of which so many aren't zeros."""
+    qemu_img("create", "-q", "-f", image_format, *options, path, "16M")
+    zeros = f"write -P 0 {data_mib}M {16 - data_mib}M"
+    subprocess.run(
+        ["qemu-io", "-f", image_format, "-c", f"write -P 7 0 {data_mib}M", "-c", zeros, str(path)],
+        check=True,
+        capture_output=True,
+    )
+    return path
+
+
+FORMATS = pytest.mark.parametrize("formats", [("raw", "qcow2"), ("raw", "raw"), ("qcow2", "qcow2"), ("vdi", "raw")])
+
+
+@FORMATS
+def test_zeros_that_were_written_are_no_reason_to_refuse(tmp_path: Path, formats: tuple[str, str]) -> None:
+    source = partly_zeros(tmp_path / "source", 3, formats[0])
+    assert written(source) >= 16 * MIB, "the zeros aren't written, so this shows nothing"
+    with small_disk(tmp_path, "8m") as folder:
+        result = run(folder, source=str(source), format=formats[1])
+        assert not result.failed, result.json
+        assert same_content(source, formats[0], folder / "disk.qcow2", formats[1])
+
+
+@FORMATS
+def test_data_that_does_not_fit_is_refused_whatever_the_zeros(tmp_path: Path, formats: tuple[str, str]) -> None:
+    source = partly_zeros(tmp_path / "source", 10, formats[0])
+    with small_disk(tmp_path, "8m") as folder:
+        result = run(folder, source=str(source), format=formats[1])
+        assert result.failed
+        assert f"(the zeros in {source} were left out of account)" in result.msg
+        assert result.json["error"]["needed_bytes"] == 10 * MIB
+        assert "convert" not in commands(result)
+        assert os.listdir(folder) == []
+
+
+def test_what_is_cut_off_needs_no_room(tmp_path: Path) -> None:
+    source = partly_zeros(tmp_path / "source", 10, "raw")
+    with small_disk(tmp_path, "8m") as folder:
+        result = run(folder, source=str(source), size="2M", allow_shrink=True)
+        assert not result.failed, result.json
+
+
+def test_compressed_data_counts_as_it_unpacks(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", partly_zeros(tmp_path / "raw", 10, "raw"), source)
+    with small_disk(tmp_path, "8m") as folder:
+        result = run(folder, source=str(source), format="raw")
+        assert result.json["error"]["needed_bytes"] == 10 * MIB
+        assert os.listdir(folder) == []
+
+
 def test_preallocation_that_does_not_fit_is_found_before_anything_is_written(tmp_path: Path) -> None:
     with small_disk(tmp_path, "8m") as folder:
         result = run(folder, size="32M", options={"preallocation": "full"})

@@ -15,6 +15,7 @@ from .._core.errors import CommandFailed, StorageFailed
 from .._core.files import clone, copy_sparse
 from .model import Desired, Format
 from .parse import parse_measure
+from .room import data_bytes
 from .tool import SECRET_ID, Node, QemuImg, option_list
 
 # How a conversion writes: through the page cache with a flush at its end; see docs/benchmarks.md for the
@@ -77,27 +78,43 @@ class Builder:
 
     def convert(self, source: Node, node: Node, content_bytes: int, size_bytes: int) -> None:
         """Create the new image in its final size, then write the content into it: so every format can be resized."""
-        needed = max(self._measure(source), self._preallocated(size_bytes))
-        self.needed_bytes = needed
-        if not self._desired.compress:  # nobody can tell beforehand how small the data will get
-            self.refuse_without_room(needed)
-        self.create(node, size_bytes, self._desired.options)
         if size_bytes < content_bytes:
             source = source._replace(size_bytes=size_bytes)
+        self._refuse_what_does_not_fit(source, self._preallocated(size_bytes))
+        self.create(node, size_bytes, self._desired.options)
         words = ["convert", "-n", "--target-is-zero", *WRITE_FLAGS, *(["-c"] if self._desired.compress else [])]
         words += [*source.arguments(), *_target_arguments(node)]
         self.run(words, "converting %s to %s" % (source.path, self._desired.path), source, node)
+
+    def _refuse_what_does_not_fit(self, source: Node, preallocated: int) -> None:
+        """Before anything is written, and only what surely doesn't fit: a measurement that does settles it cheaply."""
+        measured = self._measure(source)
+        self.needed_bytes = max(measured, preallocated)
+        self.refuse_without_room(preallocated)
+        if self._desired.compress:  # nobody can tell beforehand how small the data will get
+            return
+        # Only one file can be counted: a trusted source may have its data in several, an image that is rebuilt has not.
+        is_one_file = source.alone or source.path == self._desired.path
+        if measured > self._free_bytes() and is_one_file:
+            counted = data_bytes(source, self._qemu_img)
+            self.refuse_without_room(counted, why=" (the zeros in %s were left out of account)" % source.path)
+            return
+        self.refuse_without_room(measured)
+
+    def _free_bytes(self, folder: str | None = None) -> int:
+        return shutil.disk_usage(folder or os.path.dirname(self._desired.path)).free
 
     def _measure(self, source: Node) -> int:
         """Bytes that the content takes as a qcow2; raw files are as sparse. Explicit zeros count: an upper bound."""
         words = ["measure", "--output=json", "-O", "qcow2", *source.arguments()]
         return parse_measure(self._qemu_img.run(words, "measuring %s" % source.path, [source]).stdout)
 
-    def refuse_without_room(self, needed: int, folder: str | None = None) -> None:
-        folder = folder or os.path.dirname(self._desired.path)
-        free = shutil.disk_usage(folder).free
+    def refuse_without_room(self, needed: int, folder: str | None = None, why: str = "") -> None:
+        """Raise StorageFailed, which ``why`` explains, if less is free."""
+        free = self._free_bytes(folder)
         if needed > free:
-            raise StorageFailed("Writing %s" % self._desired.path, folder, errno.ENOSPC, needed, free)
+            where = folder or os.path.dirname(self._desired.path)
+            raise StorageFailed("Writing %s%s" % (self._desired.path, why), where, errno.ENOSPC, needed, free)
 
     def copy(self, path: str, new_path: str) -> None:
         """The same bytes in a new file, by reference where the file system can."""

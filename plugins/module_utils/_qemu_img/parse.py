@@ -135,9 +135,10 @@ class MapReader:
         if not extent:
             return
         with _complete(text, "map"):
-            self._add(_load(text, "map", extent))
+            self.take(_load(text, "map", extent))
 
-    def _add(self, extent: Mapping[str, Any]) -> None:
+    def take(self, extent: Mapping[str, Any]) -> None:
+        """One extent, as qemu-img describes it."""
         self.summary[_kind(extent)] += int(extent["length"])
         self.summary["extents"] += 1
         own = extent["depth"] == 0 and (extent["data"] or extent["zero"]) and extent.get("present", True)

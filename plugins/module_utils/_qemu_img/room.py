@@ -1,0 +1,85 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How much room an image's content really takes, for the case that `qemu-img measure` asks for too much: it counts
+zeros that were written as data, and a conversion leaves them out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from .._core.wait import Deadline, check_reader
+from .parse import MapReader
+from .tool import Node, QemuImg
+
+BLOCK_BYTES = 4096  # the least that a conversion leaves out, and that a file system gives
+_PIECE_BYTES = 256 * BLOCK_BYTES
+_ZEROS = bytes(_PIECE_BYTES)
+_ZERO_BLOCK = bytes(BLOCK_BYTES)
+
+
+def data_bytes(node: Node, qemu_img: QemuImg) -> int:
+    """Bytes in blocks of an image that hold anything but zeros. Data that is compressed or encrypted counts whole.
+
+    Reads all of the image's data. Raises OSError, TimedOut, CommandFailed.
+    """
+    with _opened(node) as descriptor:
+        counter = _Counter(descriptor, qemu_img.deadline, "counting the data of %s" % node.path)
+        words = ["map", "-U", "--output=json", *node.arguments()]
+        qemu_img.run(words, "mapping %s" % node.path, [node], on_output=counter.feed)
+        counter.finish()
+        return counter.found
+
+
+@contextmanager
+def _opened(node: Node) -> Iterator[int]:
+    """The file that qemu-img reads, whatever its name means by now."""
+    if node.descriptor >= 0:
+        yield node.descriptor
+        return
+    descriptor = os.open(node.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class _Counter(MapReader):
+    def __init__(self, descriptor: int, deadline: Deadline, doing: str) -> None:
+        super().__init__()
+        self.found = 0
+        self._descriptor = descriptor
+        self._deadline = deadline
+        self._doing = doing
+
+    def take(self, extent: Mapping[str, Any]) -> None:
+        """See MapReader."""
+        if not extent["data"] or extent["zero"]:
+            return
+        length = int(extent["length"])
+        self.found += self._count(int(extent["offset"]), length) if "offset" in extent else length
+
+    def _count(self, offset: int, length: int) -> int:
+        found = 0
+        end = offset + length
+        while offset < end:
+            self._deadline.check(self._doing)
+            check_reader()
+            piece = os.pread(self._descriptor, min(_PIECE_BYTES, end - offset), offset)
+            if not piece:
+                break  # what lies behind a file's end reads as zeros
+            found += _data_in(piece)
+            offset += len(piece)
+        return found
+
+
+def _data_in(piece: bytes) -> int:
+    if piece == _ZEROS:
+        return 0
+    blocks = (piece[at : at + BLOCK_BYTES] for at in range(0, len(piece), BLOCK_BYTES))
+    return sum(len(block) for block in blocks if block != _ZERO_BLOCK[: len(block)])
