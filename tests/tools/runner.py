@@ -26,6 +26,10 @@ _SHOWN_LINES = 60
 _GRACE_S = 20
 """How long an interrupted stage has for its own clean-up: pytest's fixtures stop their guests in it."""
 
+AT_ONCE = 2
+"""Stages side by side. Each keeps about one core busy, and two cores are what the smallest machine of a CI has; with
+more, the tests that wait for real machines would only wait for each other."""
+
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -43,7 +47,6 @@ class Stage(NamedTuple):
     name: str
     title: str
     commands: Sequence[Command]
-    lane: str = "plain"
     timeout_s: float = 30 * 60
 
     @property
@@ -78,21 +81,20 @@ class Outcome(NamedTuple):
     counts: Counts | None
 
 
-def run(stages: Sequence[Stage]) -> int:
-    """Runs the stages, those of different lanes side by side; answers the exit code."""
+def run(stages: Sequence[Stage], at_once: int = AT_ONCE) -> int:
+    """Runs the stages, begun in their order and `at_once` side by side; answers the exit code."""
     LOGS.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     width = max(len(stage.title) for stage in stages)
-    lanes = [[stage for stage in stages if stage.lane == lane] for lane in dict.fromkeys(s.lane for s in stages)]
     running = _Running()
     for number in _INTERRUPTS:
         # handled, even where whoever started us ignores it (a shell does for what it runs in the background):
         # so it isn't ignored by the children either
         signal.signal(number, signal.default_int_handler)
-    with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
-        jobs = [pool.submit(_run_lane, lane, running, width) for lane in lanes]
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
+        jobs = [pool.submit(_run_stage, stage, running, width) for stage in stages]
         try:
-            outcomes = [outcome for job in jobs for outcome in job.result()]
+            outcomes = [job.result() for job in jobs]
         except KeyboardInterrupt:
             for number in _INTERRUPTS:
                 signal.signal(number, signal.SIG_IGN)  # ending them has an end, and a second word must not cut it short
@@ -151,10 +153,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except ProcessLookupError:
         pass
     process.wait()
-
-
-def _run_lane(stages: Sequence[Stage], running: _Running, width: int) -> list[Outcome]:
-    return [_run_stage(stage, running, width) for stage in stages if not running.stopped]
 
 
 def _run_stage(stage: Stage, running: _Running, width: int) -> Outcome:

@@ -16,9 +16,6 @@ from tests.tools.environments import Environment
 from tests.tools.paths import ROOT, STATE
 from tests.tools.runner import Command, Stage
 
-_MACHINES = "machines"
-"""The lane of what boots machines: one after another, beside all else, since two cores are what we count on."""
-
 _TORTURE_SECONDS = 300
 """The tests' share of the faults at every system call; make torture tries them all."""
 
@@ -92,11 +89,7 @@ def integration() -> list[Stage]:
     """The modules against real QEMU, in real plays, with the newest core and the oldest."""
     return [
         _pytest(
-            f"integration-{environment.name}",
-            f"integration, {environment.label}",
-            environment,
-            ["tests/integration"],
-            lane=_MACHINES,
+            f"integration-{environment.name}", f"integration, {environment.label}", environment, ["tests/integration"]
         )
         for environment in (environments.newest(), environments.oldest())
     ]
@@ -107,7 +100,7 @@ def molecule() -> list[Stage]:
     main = environments.main()
     # in the root of the collection: only there molecule reads extensions/molecule/config.yml
     command = Command([main.bin("molecule"), "test", "--all"], _ansible(main), ROOT)
-    return [Stage("molecule", "molecule", [command], lane=_MACHINES)]
+    return [Stage("molecule", "molecule", [command])]
 
 
 def torture() -> list[Stage]:
@@ -117,8 +110,8 @@ def torture() -> list[Stage]:
 
 
 def everything() -> list[Stage]:
-    """All of the above, the quick answers first."""
-    return [*lint(), *unit(), *sanity(), *torture(), *integration(), *molecule()]
+    """All of the above: the quick answers first, then the longest, so that none of them is left to run alone."""
+    return [*lint(), *unit(), *integration(), *torture(), *sanity(), *molecule()]
 
 
 def _ansible(environment: Environment) -> Mapping[str, str]:
@@ -136,8 +129,7 @@ def _pytest(
     environment: Environment,
     arguments: Sequence[str],
     environ: Mapping[str, str] | None = None,
-    lane: str = "plain",
 ) -> Stage:
-    stage = Stage(name, title, [], lane)
+    stage = Stage(name, title, [])
     command = [environment.bin("python"), "-m", "pytest", f"--junitxml={stage.report}", *arguments]
     return stage._replace(commands=[Command(command, environ or {})])

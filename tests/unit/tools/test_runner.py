@@ -89,14 +89,14 @@ def test_a_stage_may_leave_a_note_for_its_line(capsys):
     assert "12 of 34 points" in capsys.readouterr().out.splitlines()[0]
 
 
-def test_lanes_run_side_by_side(tmp_path):
+def test_two_stages_run_side_by_side(tmp_path):
     # each waits for the other's mark: one after another they would never end
     def meets(mine: str, other: str) -> Command:
         return _shell(
             f"cd '{tmp_path}'; mkfifo {mine} 2>/dev/null; mkfifo {other} 2>/dev/null; echo > {mine} & cat {other}"
         )
 
-    stages = [Stage(n, n, [meets(n, o)], lane=n, timeout_s=20) for n, o in (("a", "b"), ("b", "a"))]
+    stages = [Stage(n, n, [meets(n, o)], timeout_s=20) for n, o in (("a", "b"), ("b", "a"))]
     assert runner.run(stages) == 0
 
 
@@ -121,7 +121,7 @@ from tests.tools.runner import Command, Stage
 runner.LOGS = pathlib.Path({str(tmp_path)!r})
 runner._GRACE_S = 600  # far beyond the test's patience: the stage itself has to heed the interrupt
 first, second = Command(["sh", "-c", "sleep 600 & echo $! > {pipe}; wait"]), Command(["touch", {str(mark)!r}])
-raise SystemExit(runner.run([Stage("a", "a", [first, second]), Stage("b", "b", [second])]))
+raise SystemExit(runner.run([Stage("a", "a", [first, second]), Stage("b", "b", [second])], at_once=1))
 """
     before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
     try:
