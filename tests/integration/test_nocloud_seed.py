@@ -153,6 +153,18 @@ def test_mode(path: Path) -> None:
     assert not seed(path, **DECLARED, mode="0640").changed
 
 
+def test_a_rewritten_seed_stays_whose_it_was(path: Path) -> None:
+    seed(path, **DECLARED)
+    path.chmod(0o644)  # by another task, say
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12346)
+    before = path.stat()
+    assert seed(path, user_data="other").changed
+    after = path.stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
 def test_a_symbolic_link_is_followed(path: Path, tmp_path: Path) -> None:
     real = tmp_path / "real.iso"
     path.symlink_to(real)

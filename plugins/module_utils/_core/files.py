@@ -75,14 +75,19 @@ def removed_on_failure(path: str) -> Iterator[None]:
         raise
 
 
-def write_whole(path: str, content: bytes, mode: int = 0o600) -> None:
-    """Write a small file so that readers find the old content or the new, never a part."""
+def write_whole(path: str, content: bytes, keep_attributes: bool = False) -> None:
+    """Write a small file so that readers find the old content or the new, never a part.
+
+    A new file is its owner's alone; with ``keep_attributes`` one that was there keeps its owner, mode and labels.
+    """
     new = beside(path, "new")
     remove(new)
     with removed_on_failure(new):
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+        if keep_attributes and os.path.exists(path):
+            inherit(path, new)
         publish(new, path)
 
 

@@ -111,7 +111,7 @@ class Seed:
 
         self._took_over = False
         if Step.WRITE in plan.steps and self._wanted is not None:
-            write_whole(self._path, self._wanted)
+            write_whole(self._path, self._wanted, keep_attributes=True)
             return
         if Step.REMOVE in plan.steps:
             remove(self._path)

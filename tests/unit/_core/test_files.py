@@ -74,12 +74,12 @@ def test_removing_tells_whether_it_was_there(tmp_path):
     assert files.remove(str(tmp_path / "file")) is False
 
 
-def test_a_small_file_is_written_whole_with_its_mode_and_nothing_beside(tmp_path):
+def test_a_small_file_is_written_whole_for_its_owner_alone_and_nothing_beside(tmp_path):
     path = tmp_path / "record"
     (tmp_path / ".record.vmops-new").write_text("left by a killed run")
-    files.write_whole(str(path), b"content", 0o640)
+    files.write_whole(str(path), b"content")
     assert path.read_bytes() == b"content"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(str(tmp_path)) == ["record"]
 
 
