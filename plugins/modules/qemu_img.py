@@ -34,6 +34,8 @@ options:
     description:
       - Whether the image shall be there.
       - V(absent) removes the image and what belongs to it beside it. Nothing else is looked at then.
+      - Of a VMDK that keeps its data in several files those go too that lie beside it and begin with its name, as
+        QEMU and VMware name them. Any other file that it names is left alone, and a warning tells which.
     type: str
     choices: [present, absent]
     default: present
@@ -58,8 +60,8 @@ options:
       - The source only seeds. An image recorded as made from this source is left alone, whatever has been written to
         it since.
       - An image without such a record, or with one that names another source or other arguments, is compared with the
-        source once. With equal content it is recorded as made from it, otherwise it is refused, or with O(force=true)
-        made anew.
+        source once. With equal content it is kept as it is and recorded as made from it, otherwise it is refused, or
+        with O(force=true) made anew.
     type: str
   source_format:
     description:
@@ -102,12 +104,19 @@ options:
   compress:
     description:
       - Whether a conversion from O(source) writes compressed data. For V(qcow2) and stream-optimized V(vmdk).
+      - An existing image that is recorded as made otherwise is made anew only with O(force=true). Without it, an equal
+        image is adopted as it is.
     type: bool
     default: false
   encrypt:
     description:
       - Encrypt the image with LUKS. Format V(qcow2) only.
-      - Of an existing image only whether it is encrypted is compared, neither its passphrase nor its options.
+      - Of an existing image it is compared whether it is encrypted, and those O(encrypt.options) that it shows
+        (C(cipher-alg), C(cipher-mode), C(hash-alg), C(ivgen-alg)). Where they differ it is refused, or with
+        O(force=true) reached by a conversion that keeps the content.
+      - The passphrase is tried only when something is to be done to the image, as that takes a second or two. A task
+        with a wrong one that finds nothing else to do is unchanged; a change with a wrong one fails, and the image is
+        left as it was. This module doesn't change passphrases.
       - By default a new image is not encrypted and an existing one is left as it is.
     type: dict
     suboptions:
@@ -118,7 +127,9 @@ options:
         required: true
       options:
         description:
-          - Options of the encryption without their prefix C(encrypt.), such as C(cipher-alg) or C(iter-time).
+          - Options of the encryption without their prefix C(encrypt.). Known are C(cipher-alg), C(cipher-mode),
+            C(hash-alg), C(iter-time), C(ivgen-alg) and C(ivgen-hash-alg). C(iter-time) and C(ivgen-hash-alg) count only
+            when the image is made.
         type: dict
         default: {}
   allow_shrink:
@@ -129,7 +140,8 @@ options:
   force:
     description:
       - Whether an image whose content is not the source's is made anew from O(source), which throws away what was
-        written to it.
+        written to it. An image that is recorded as made with another O(compress) or other O(options), which it doesn't
+        show, is made anew as well.
       - Without O(source), whether an image is converted into itself where its format or options can't be changed
         otherwise.
       - An image in use is never touched, with or without it.
@@ -223,8 +235,11 @@ notes:
   - What an image was made from is kept in its extended attribute C(user.vmops.image), and in a hidden file beside it
     where the file system has no such attributes.
   - On a file system that has no extended attributes a copy of the image is taken for an image without a record.
-  - The free space is compared with what C(qemu-img measure) tells, where written zeros count as data. An image that
-    would fit only because they are left out is refused.
+  - A conversion that surely doesn't fit is refused before anything is written. Where C(qemu-img measure) asks for more
+    than is free, the source is read once to leave the zeros that are written in it out of account; data that is
+    compressed or encrypted counts as it unpacks.
+  - A task with nothing to do mostly runs no program at all. What a raw image or the header of an ordinary qcow2 image
+    doesn't tell is asked of C(qemu-img).
   - Snapshots, bitmaps, rebases, repairs and a shrink of qcow2 are made on a copy that replaces the image, as
     C(qemu-img) itself has moments in them in which the image is torn. Where the file system shares data between files
     (XFS, Btrfs) the copy takes no time and no room, elsewhere it takes both.
@@ -380,7 +395,7 @@ commands:
   returned: always
   type: list
   elements: list
-  sample: [[/usr/bin/qemu-img, info, -U, --output=json, -f, qcow2, /var/lib/vms/web/root.qcow2]]
+  sample: [[/usr/bin/qemu-img, resize, -q, -f, qcow2, /var/lib/vms/web/root.qcow2, "21474836480"]]
 bytes:
   description: Bytes on disk of the new image, 0 when none was made.
   returned: always

@@ -360,6 +360,20 @@ def test_other_arguments_are_another_image(path, source):
     )
 
 
+def test_force_also_makes_anew_what_was_made_otherwise(path, source):
+    """Equal content is no excuse: it is known not to be compressed."""
+    plain = img(path, source=str(source))
+    compressed = changes(path, source=str(source), compress=True, force=True)
+    assert compressed.json["bytes"] < plain.json["bytes"]
+
+
+def test_without_force_an_equal_image_is_adopted_as_it_is(path, source):
+    img(path, source=str(source))
+    result = img(path, source=str(source), compress=True)
+    assert not any(argv[1] == "convert" for argv in result.json["commands"])
+    unchanged(path, source=str(source), compress=True)
+
+
 def test_without_attributes_the_record_lies_beside_and_goes_with_the_image(path, source):
     hidden = {"VMOPS_HIDE_CAPABILITIES": "user_xattrs"}
     arguments = {"path": str(path), "source": str(source)}
@@ -483,6 +497,19 @@ def test_an_image_that_stands_alone_has_nothing_to_commit(path):
     unchanged(path, commit=True)
 
 
+# a task with nothing to do
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_a_task_with_nothing_to_do_runs_no_program(tmp_path, path, source, image_format):
+    arguments = {"path": str(path), "format": image_format, "source": str(source), "size": "12M", "mode": "0600"}
+    made = img(**{**arguments, "path": path}).json["image"]
+    again = run_module("qemu_img", arguments, env={"PATH": str(tmp_path)})
+    assert not again.failed, again.json
+    assert (again.changed, again.json["commands"]) == (False, [])
+    assert again.json["image"] == made, "read by ourselves it looks as qemu-img told it"
+
+
 # what lies within an image
 
 
@@ -552,9 +579,38 @@ def test_an_encrypted_image_is_made_grown_and_snapshot_with_its_secret_alone(pat
         "qemu_img", {"path": str(path), "size": "16M", "encrypt": {"secret": "a wrong passphrase"}}, check=False
     )
     assert wrong.failed
-    assert "Invalid password" in wrong.msg
+    assert wrong.json["error"]["kind"] == "bad_input"
+    assert "encrypt.secret: it doesn't open %s: wrong passphrase" % path in wrong.msg
     assert "a wrong passphrase" not in json.dumps(wrong.json)
     assert info(path)["virtual-size"] == 8 * MIB
+
+
+def test_a_wrong_passphrase_is_found_out_only_when_something_is_to_be_done(path):
+    """To try it takes as long as its maker wanted, a second or two: too dear for every run."""
+    img(path, size="4M", encrypt=QUICK_LUKS)
+    other = {"secret": "another"}
+    unchanged(path, size="4M", encrypt=other)
+    for change in ({"size": "8M"}, {"snapshots": [{"name": "one"}]}):
+        before = state_of(path.parent)
+        result = run_module("qemu_img", {"path": str(path), "encrypt": other, **change})
+        assert result.failed, result.json
+        assert "wrong passphrase" in result.msg
+        assert state_of(path.parent) == before
+
+
+def test_the_options_of_an_encryption_are_compared_as_far_as_they_show(path):
+    made = {"cipher-alg": "aes-128", "cipher-mode": "cbc", "ivgen-alg": "essiv", "ivgen-hash-alg": "sha256"}
+    changes(path, size="4M", encrypt={"secret": SECRET, "options": {**made, "iter-time": 10}})
+    qemu = info(path)["format-specific"]["data"]["encrypt"]
+    assert (qemu["cipher-alg"], qemu["cipher-mode"]) == ("aes-128", "cbc")
+    unchanged(path, encrypt={"secret": SECRET, "options": {**made, "iter-time": 2000}})
+    wanted = {"secret": SECRET, "options": {"cipher-alg": "aes-256", "cipher-mode": "xts", "iter-time": 10}}
+    message = refused(path, encrypt=wanted).msg
+    assert "its encrypt.cipher-alg is aes-128, not aes-256" in message
+    assert "needs a conversion" in message
+    changes(path, encrypt=wanted, force=True)
+    assert info(path)["format-specific"]["data"]["encrypt"]["cipher-alg"] == "aes-256"
+    assert "LUKS has no option 'cipher_alg'" in refused(path, encrypt={"secret": "x", "options": {"cipher_alg": 1}}).msg
 
 
 def test_a_source_is_encrypted_on_its_way(path, source):

@@ -143,6 +143,10 @@ def _corrupt(name: str) -> Callable[[Path], None]:
     return prepare
 
 
+def _several_files(folder: Path) -> None:
+    tool("qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", folder / "disk.vmdk", "3G")
+
+
 def _raw(name: str, size: int = 2 * MIB) -> Callable[[Path], None]:
     return _filled(name, "raw", size)
 
@@ -281,6 +285,13 @@ SCENARIOS = (
         hides=_XATTRS,
     ),
     Scenario("remove", _QCOW2, {"path": "disk.qcow2", "state": "absent"}, _DISK),
+    Scenario(
+        "remove-vmdk-of-several-files",
+        _several_files,
+        {"path": "disk.vmdk", "state": "absent"},
+        # Each is there as it was or gone.
+        {"disk.vmdk": "raw", "disk-s001.vmdk": "raw", "disk-s002.vmdk": "raw"},
+    ),
     Scenario(
         "many-changes",
         _both(_QCOW2, _snapshot("disk.qcow2", "old"), _bitmap("disk.qcow2", "changes")),

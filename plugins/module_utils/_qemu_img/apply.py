@@ -117,7 +117,7 @@ class Work:
         elif isinstance(step, SweepBelow):
             self._sweep_below(step.backing_path)
         elif isinstance(step, Remove):
-            self._remove()
+            self._remove(step.extents)
         elif isinstance(step, Adopt):
             self._prove_adoption(step)
         elif isinstance(step, CommitDown):
@@ -133,8 +133,15 @@ class Work:
             for name in stale(backing_path, alone=True, found_lock=False):
                 remove(name)
 
-    def _remove(self) -> None:
-        with self._held("remove"):
+    def _remove(self, extents: Sequence[str]) -> None:
+        """The image itself goes last: while it is there, the next run knows what else has to go."""
+        with ExitStack() as stack:
+            for path in (self.desired.path, *extents):
+                stack.enter_context(self._held("remove", path))
+            for path in extents:
+                remove(path)
+            if extents:
+                sync_folder(self.desired.path)
             remove(self.desired.path)
             remove(records.sidecar(self.desired.path))
             sync_folder(self.desired.path)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # QEMU 7.2 resizes only these in place; the others go through a conversion.
 RESIZABLE = (Format.RAW, Format.QCOW2)
 # `qemu-img amend` changes these; the rest of the visible options need a conversion.
+# Options of the encryption that an image shows afterwards; QEMU shows ivgen-hash-alg for some of them only.
+READABLE_ENCRYPTION = ("cipher-alg", "cipher-mode", "hash-alg", "ivgen-alg")
 AMENDABLE = ("compat", "lazy_refcounts", "refcount_bits", "data_file_raw")
 
 
@@ -79,6 +81,12 @@ def amended(desired: Desired, info: ImageInfo) -> dict[str, str]:
 def unlike(declared: tuple[Named, ...], there: tuple[str, ...]) -> list[Named]:
     """Those declared snapshots or bitmaps that are missing or too many."""
     return [item for item in declared if item.present != (item.name in there)]
+
+
+def shown_encryption(desired: Desired) -> dict[str, str]:
+    """Declared options of the encryption that an image shows, by the names that it shows them under."""
+    options = desired.encryption.options if desired.encryption else ()
+    return {"encrypt.%s" % name: value for name, value in options if name in READABLE_ENCRYPTION}
 
 
 def needs_repair(desired: Desired, seen: Seen) -> bool:
@@ -151,6 +159,13 @@ def differing_arguments(desired: Desired, record: Record, info: ImageInfo | None
     )
 
 
+def is_made_otherwise(desired: Desired, seen: Seen) -> bool:
+    """Whether the image is known to be made with other arguments that shape it: equal content doesn't make it equal."""
+    if seen.record is None:
+        return False
+    return any(name != "source_format" for name in differing_arguments(desired, seen.record, seen.info))
+
+
 def needs_source(desired: Desired, seen: Seen) -> bool:
     """Whether the source has to be read (its header, its checksum, and a comparison where the image exists)."""
     return desired.present and desired.source is not None and not is_recorded(desired, seen)
@@ -163,7 +178,7 @@ def rebuild_reasons(desired: Desired, seen: Seen, info: ImageInfo) -> list[str]:
         return reasons
     if desired.encryption is not None and not info.encrypted:
         reasons.append("it isn't encrypted")
-    for name, wanted in desired.options.items():
+    for name, wanted in {**desired.options, **shown_encryption(desired)}.items():
         actual = info.options.get(name)
         if actual is not None and actual != wanted and name not in AMENDABLE:
             reasons.append("its %s is %s, not %s" % (name, actual, wanted))

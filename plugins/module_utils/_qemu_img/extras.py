@@ -16,6 +16,8 @@ from .model import Format
 
 # QEMU cuts a longer snapshot name off without a word, and refuses a longer bitmap name after all the work.
 _NAME_LIMITS_BYTES = {"snapshots": 255, "bitmaps": 1023}
+# `encrypt.*` of qcow2; its format is luks, and its key-secret is ours to name.
+_ENCRYPTION_OPTIONS = ("cipher-alg", "cipher-mode", "hash-alg", "iter-time", "ivgen-alg", "ivgen-hash-alg")
 _SECRET_LIMIT_BYTES = 4096  # a pipe takes that much without a reader, on every system
 
 
@@ -69,6 +71,11 @@ def declared_encryption(given: Mapping[str, Any] | None) -> Encryption | None:
             "encrypt.secret", "it is longer than %d bytes" % _SECRET_LIMIT_BYTES, "Give a passphrase that is shorter"
         )
     options = given["options"] or {}
+    for name in options:
+        if name not in _ENCRYPTION_OPTIONS:
+            raise BadInput(
+                "encrypt.options", "LUKS has no option %r" % name, "Known are %s" % ", ".join(_ENCRYPTION_OPTIONS)
+            )
     return Encryption(given["secret"], tuple((name, str(value)) for name, value in sorted(options.items())))
 
 

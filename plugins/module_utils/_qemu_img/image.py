@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 PROTECTIONS = (Capability.OFD_LOCKS, Capability.PROC, Capability.PARENT_DEATH_SIGNAL, Capability.USER_XATTRS)
 
+_LEFT = (
+    "%s names other files, which are left alone because they aren't surely its own: %s. If they hold its data, remove "
+    "them yourself."
+)
+
 
 class Image:
     """Observes and changes the image file of one task.
@@ -43,6 +48,7 @@ class Image:
         self._found_lock = False
         self._seen: Seen | None = None
         self._extras: dict[str, object] = {}
+        self._left_extents: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -56,6 +62,7 @@ class Image:
         # Whoever is going to change the image, or has changed it, has qemu-img itself look at it.
         seen = None if self._alone or leftovers else glance(self._desired)
         self._seen = seen or self._observer().observe(leftovers)
+        self._left_extents = self._seen.left_extents or self._left_extents
         return self._seen
 
     def _observer(self) -> Observer:
@@ -124,7 +131,10 @@ class Image:
 
     def warnings(self) -> Sequence[str]:
         """See Subject."""
-        return missing_protections(PROTECTIONS) if self._extras else []
+        missing = missing_protections(PROTECTIONS) if self._extras else []
+        if not self._left_extents:
+            return missing
+        return [*missing, _LEFT % (self.path, ", ".join(self._left_extents))]
 
 
 def describe_image(path: str, info: ImageInfo) -> dict[str, object]:

@@ -153,7 +153,7 @@ class Seen(NamedTuple):
     """One observation. What was not asked for is None: no decision depends on it.
 
     ``other_files`` are those, beside a backing file, that hold the image's data, by its own names for them.
-    ``extents`` are those of a VMDK that go when it goes, ``left_extents`` those that it names and that stay; absolute.
+    ``extents`` are those that go when the image goes, ``left_extents`` those that it names too and that stay.
     """
 
     exists: bool

@@ -12,6 +12,7 @@ from .._core.errors import CommandFailed, LifecycleError
 from . import record as records
 from .differences import has_unknown_option, is_current_backing, needs_source
 from .examine import backing_seen, check, check_options, has_data, header_format, other_files
+from .extents import extents_of
 from .glance import stale, with_source_identity
 from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen
 from .plan import plan
@@ -43,6 +44,9 @@ class Observer:
                 seen = self._existing(seen)
             seen = self._with_source(seen)
             seen = self._with_backing(seen)
+        elif exists:
+            extents = extents_of(desired.path, records.read(desired.path))
+            seen = seen._replace(extents=extents.own, left_extents=extents.others)
         if exists or leftovers or desired.present:
             seen = self._with_consequences(seen)
         return seen
@@ -135,6 +139,8 @@ class Observer:
         if seen.info is not None:
             seen = seen._replace(other_files=other_files(self._desired.path, seen.info))
         found = holders(self._desired.path)
+        for extent in seen.extents:
+            found += holders(extent)
         if seen.commit_to is not None and seen.info and seen.info.backing_file:
             backing = os.path.join(os.path.dirname(self._desired.path), seen.info.backing_file)
             found += holders(backing) if os.path.exists(backing) else ()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._core.errors import LifecycleError
+from .differences import READABLE_ENCRYPTION
 from .found import CheckResult
 from .model import Format, ImageInfo
 
@@ -71,6 +72,10 @@ def _visible_options(data: Mapping[str, Any], specific: Mapping[str, Any]) -> di
         # QEMU leaves out what an old header can't have.
         for name in ("lazy_refcounts", "extended_l2", "data_file_raw"):
             options.setdefault(name, "off")
+        encryption = specific.get("encrypt", {})
+        options.update(
+            {"encrypt.%s" % name: str(encryption[name]) for name in READABLE_ENCRYPTION if name in encryption}
+        )
         return options
     if kind == "vmdk":
         return {"subformat": specific["create-type"]} if "create-type" in specific else {}

@@ -15,6 +15,7 @@ from .._core.errors import BadInput, Refused
 from .differences import (
     RESIZABLE,
     amended,
+    is_made_otherwise,
     is_rebased,
     is_recorded,
     is_resized,
@@ -76,7 +77,7 @@ def plan(desired: Desired, seen: Seen) -> Plan[Step]:
 
 def _steps(desired: Desired, seen: Seen) -> list[Step]:
     if not desired.present:
-        return [Remove()] if seen.exists else []
+        return [Remove(seen.extents)] if seen.exists else []
     if not seen.exists:
         return _new(desired, seen)
     return _existing(desired, seen)
@@ -190,7 +191,7 @@ def _seed_or_adopt(desired: Desired, seen: Seen, info: ImageInfo) -> list[Step]:
             "%s is not there, and %s isn't recorded as made from it" % (desired.source.shown, desired.path),
             "Correct the path, or leave source out to keep the image as it is",
         )
-    if info.format is desired.format:
+    if info.format is desired.format and not (desired.force and is_made_otherwise(desired, seen)):
         if seen.same_content:
             return [Adopt(compared=True)]
         if seen.same_content is None and not desired.force:

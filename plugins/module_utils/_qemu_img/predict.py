@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .differences import AMENDABLE, remembered
+from .differences import AMENDABLE, remembered, shown_encryption
 from .found import CheckResult
 from .model import CHECKED_FORMATS, Desired, Format, ImageInfo, Record, RepairMode, Seen
 from .steps import (
@@ -36,6 +36,7 @@ def predicted(desired: Desired, seen: Seen, steps: list[Step]) -> dict[str, obje
         info = _after(info, step)
     if any(isinstance(step, (Create, Seed, Rebuild)) for step in steps):
         visible = {name: value for name, value in desired.options.items() if name in _VISIBLE.get(desired.format, ())}
+        visible.update(shown_encryption(desired))
         info = info._replace(format=desired.format, options=visible, encrypted=desired.encryption is not None)
     check = CheckResult(0, 0) if desired.repair is not RepairMode.NONE and desired.format in CHECKED_FORMATS else None
     after = seen._replace(

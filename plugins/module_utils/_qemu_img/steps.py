@@ -105,7 +105,9 @@ class Repair(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Take the image away."""
+    """Take the image away, and before it the files that hold parts of it."""
+
+    extents: tuple[str, ...] = ()
 
 
 Step = Union[

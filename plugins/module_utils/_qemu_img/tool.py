@@ -14,12 +14,14 @@ from typing import NamedTuple
 
 from .._core.capabilities import Capability, has
 from .._core.command import Finished, find_tool, run
+from .._core.errors import BadInput, CommandFailed
 from .._core.wait import Deadline
 from .extras import Encryption
 from .model import Format, ImageInfo
 from .parse import parse_info
 
 SECRET_ID = "passphrase"
+WRONG_PASSPHRASE = "Invalid password"  # QEMU's crypto/block-luks.c
 # A header can ask for any amount of memory or time; metadata of honest images needs far less (OpenStack uses the same
 # bounds).
 INFO_MEMORY_BYTES = 1 << 30
@@ -115,14 +117,25 @@ class QemuImg:
         limits: Mapping[int, int] | None = None,
         on_output: Callable[[bytes], None] | None = None,
     ) -> Finished:
-        """Run one sub-command; ``nodes`` lend it their descriptors. Raises CommandFailed, TimedOut, ToolMissing."""
+        """Run one sub-command; ``nodes`` lend it their descriptors. An empty ``ok`` takes every exit code.
+
+        Raises BadInput for a wrong passphrase, CommandFailed, TimedOut, ToolMissing.
+        """
         lent = [descriptor for node in nodes for descriptor in node.descriptors]
         with self._secret(any(node.encrypted for node in nodes)) as (words, secret_fds):
             argv = [self.path, arguments[0], *words, *arguments[1:]]
             self.commands.append(argv)
-            return run(
-                argv, doing, self.deadline, ok=ok, pass_fds=[*lent, *secret_fds], limits=limits, on_output=on_output
+            done = run(
+                argv, doing, self.deadline, ok=(), pass_fds=[*lent, *secret_fds], limits=limits, on_output=on_output
             )
+        if done.rc and secret_fds and WRONG_PASSPHRASE in done.stderr:
+            names = ", ".join(node.path for node in nodes if node.encrypted)
+            raise BadInput(
+                "encrypt.secret", "it doesn't open %s: wrong passphrase" % names, "Give the one it was made with"
+            )
+        if ok and done.rc not in ok:
+            raise CommandFailed(doing, done.argv, done.rc, done.stderr)
+        return done
 
     @contextmanager
     def _secret(self, wanted: bool) -> Iterator[tuple[list[str], list[int]]]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .differences import is_recorded
+from .differences import is_recorded, shown_encryption
 from .model import Desired, ImageInfo, Record, Seen
 
 
@@ -15,6 +15,8 @@ def view(desired: Desired, seen: Seen) -> dict[str, object]:
     shown: dict[str, object] = {"path": desired.path, "state": "present" if seen.exists else "absent"}
     if seen.leftovers or seen.left_below:
         shown["leftovers"] = [*seen.leftovers, *seen.left_below]
+    if seen.extents:
+        shown["extents"] = list(seen.extents)
     info = seen.info
     if info is None:
         return shown
@@ -38,7 +40,8 @@ def view(desired: Desired, seen: Seen) -> dict[str, object]:
 def _shown_options(desired: Desired, info: ImageInfo, record: Record | None) -> dict[str, str]:
     """The declared options as the image shows them, or else as the record has them."""
     recorded = record.arguments if record else {}
-    shown = {name: info.options.get(name, recorded.get("options.%s" % name)) for name in desired.options}
+    declared = (*desired.options, *shown_encryption(desired))
+    shown = {name: info.options.get(name, recorded.get("options.%s" % name)) for name in declared}
     return {name: value for name, value in shown.items() if value is not None}
 
 

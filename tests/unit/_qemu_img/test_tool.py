@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import CommandFailed, ToolMissing
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import BadInput, CommandFailed, ToolMissing
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.extras import Encryption
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.model import Format
@@ -154,7 +154,7 @@ def test_a_secret_opens_the_image_and_is_in_no_argument_and_no_environment(tmp_p
     assert "pass phrase" not in str(tool.commands)
 
     wrong = QemuImg(Deadline(60), Encryption("other", ()))
-    with pytest.raises(CommandFailed, match="Invalid password") as caught:
+    with pytest.raises(BadInput, match="encrypt.secret: it doesn't open %s" % node.path) as caught:
         wrong.run(["map", *node.arguments()], "mapping", [node])
     assert "other" not in str(caught.value)
 
