@@ -4,7 +4,7 @@
 
 """The rules of the shutdown ladder, and nothing else: what to send next, after what was seen, at what time.
 
-``enter`` decides where a guest in a given state begins, or why it can't; ``step`` is a pure machine from there on:
+Where a guest begins is decided before (:mod:`.entry`); ``step`` is a pure machine from there on:
 ``(ladder, event, now) → (ladder, actions)``. Times are seconds on the caller's monotonic clock.
 """
 
@@ -15,20 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
-from .model import Policy, Rung, State
-
-
-class Act(str, Enum):
-    """What the driver is to do."""
-
-    WAKE = "system_wakeup"
-    RESUME = "cont"
-    CANCEL_JOBS = "block-job-cancel"
-    ASK_AGENT = "guest-shutdown"
-    PRESS = "system_powerdown"
-    QUIT = "quit"
-    TERMINATE = "SIGTERM"
-    KILL = "SIGKILL"
+from .entry import Entry
+from .model import ORDER, Act, Rung
 
 
 class On(str, Enum):
@@ -48,8 +36,6 @@ class On(str, Enum):
     ENDED = "ended"  # the kernel says that the process has
 
 
-ORDER = tuple(Rung)
-
 # A press may fall into a time when the guest doesn't listen, and some guests take a second one for a cancellation: so
 # not too often.
 PRESS_INTERVAL_S = 10.0
@@ -68,29 +54,8 @@ RESERVED_SHARE = 0.15
 RESERVED_MOST_S = {Rung.QUIT: 10.0, Rung.TERMINATE: 5.0, Rung.KILL: 5.0}
 # From the end of the monitor's connection to the end of its process.
 EXIT_S = 5.0
-# QMP statuses of jobs that never end by themselves once they are ready.
-ENDLESS_JOBS = ("mirror", "commit")
-
 
 _WAIT_FOR_EVER = "block jobs wait for whoever started them (%s); complete them, or allow block_jobs: cancel"
-
-
-class Means(NamedTuple):
-    """What there is to reach a guest by."""
-
-    agent: bool
-    monitor: bool
-    signals: bool
-    stopped: bool  # its process is held by SIGSTOP: only SIGKILL gets through
-
-
-class Entry(NamedTuple):
-    """Where a guest begins: what prepares it, the rungs that may be used in order, or why none is."""
-
-    prepare: tuple[Act, ...] = ()
-    rungs: tuple[Rung, ...] = ()
-    off: bool = False
-    refusal: str = ""
 
 
 class Outcome(NamedTuple):
@@ -144,79 +109,6 @@ class Ladder(NamedTuple):
 
 
 Moved = tuple[Ladder, tuple[Act, ...]]
-
-
-def enter(state: State, means: Means, policy: Policy, jobs: Sequence[tuple[str, str, bool]] = ()) -> Entry:
-    """Where a guest in this state begins. ``jobs``: name, kind and readiness of each block job under way."""
-    prepare, first, refusal = _approach(state, policy.paused)
-    if refusal:
-        return Entry(refusal=refusal)
-    off = state in (State.SHUTDOWN, State.PRELAUNCH)
-    usable = [rung for rung in ORDER[ORDER.index(first) :] if _reachable(rung, state, means)]
-    allowed = tuple(
-        rung
-        for rung in usable
-        # Ending the process of a machine that is off takes nothing from anybody, whatever the highest rung.
-        if ORDER.index(rung) <= ORDER.index(policy.max_rung) or (state is State.SHUTDOWN and rung is Rung.QUIT)
-    )
-    if not allowed:
-        return Entry(refusal=_nothing_allowed(state, usable, policy.max_rung))
-    return Entry(prepare, allowed, off, _jobs_refusal(jobs, policy.block_jobs))
-
-
-def _approach(state: State, paused: str) -> tuple[tuple[Act, ...], Rung, str]:
-    """What prepares a guest in this state, the first rung that makes sense, or why it is left alone."""
-    if state is State.SUSPENDED:
-        return (Act.WAKE,), Rung.AGENT, ""
-    if state is State.PAUSED and paused == "resume":
-        return (Act.RESUME,), Rung.AGENT, ""
-    if state in (State.PAUSED, State.MIGRATING) and paused != "force":
-        if state is State.PAUSED:
-            return (), Rung.QUIT, "it is paused; allow paused: resume, or paused: force to end it as it is"
-        return (), Rung.QUIT, "it is being migrated or saved; wait for that, or allow paused: force to end it as it is"
-    if state in (State.PRELAUNCH, State.SHUTDOWN, State.BROKEN, State.PAUSED, State.MIGRATING):
-        return (), Rung.QUIT, ""
-    return (), Rung.AGENT, ""
-
-
-def _reachable(rung: Rung, state: State, means: Means) -> bool:
-    if rung is Rung.KILL:
-        return means.signals
-    if means.stopped:
-        return False
-    if rung is Rung.TERMINATE:
-        return means.signals
-    if rung is Rung.AGENT:
-        return means.agent and state is not State.MONITOR_HUNG
-    return means.monitor
-
-
-def _nothing_allowed(state: State, usable: Sequence[Rung], highest: Rung) -> str:
-    if not usable:
-        return "there is no way to reach it (%s), and this system gives no safe way to signal it" % state.value
-    return "it is %s, so only %s would end it, and max_rung is %s" % (
-        state.value,
-        " or ".join(rung.value for rung in usable),
-        highest.value,
-    )
-
-
-def _jobs_refusal(jobs: Sequence[tuple[str, str, bool]], policy: str) -> str:
-    if not jobs or policy == "cancel":
-        return ""
-    if policy == "fail":
-        return "block jobs are under way (%s); wait for them, or allow block_jobs: wait or cancel" % _names(jobs)
-    endless = [job for job in jobs if job[2] and job[1] in ENDLESS_JOBS]
-    if endless:
-        return (
-            "block jobs are ready and wait for whoever started them (%s); complete them, or allow block_jobs: cancel"
-            % (_names(endless))
-        )
-    return ""
-
-
-def _names(jobs: Sequence[tuple[str, str, bool]]) -> str:
-    return ", ".join("%s %s" % (kind, name) for name, kind, _ready in jobs)
 
 
 def step(ladder: Ladder, event: Event, now: float) -> Moved:

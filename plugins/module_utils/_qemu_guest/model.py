@@ -86,6 +86,22 @@ class Rung(str, Enum):
     KILL = "kill"
 
 
+ORDER = tuple(Rung)
+
+
+class Act(str, Enum):
+    """What can be done to a guest; the value is the command or signal."""
+
+    WAKE = "system_wakeup"
+    RESUME = "cont"
+    CANCEL_JOBS = "block-job-cancel"
+    ASK_AGENT = "guest-shutdown"
+    PRESS = "system_powerdown"
+    QUIT = "quit"
+    TERMINATE = "SIGTERM"
+    KILL = "SIGKILL"
+
+
 class Policy(NamedTuple):
     """What the user allows."""
 

@@ -23,8 +23,8 @@ from .observe import Sight, look, view_of
 from .probe import Probe
 
 if TYPE_CHECKING:
-    from .fleet import Run
-    from .ladder import Entry
+    from .descent import Run
+    from .entry import Entry
 
 
 class NotDown(LifecycleError):
@@ -116,7 +116,7 @@ class Shutdown:
         return Plan(steps, {"guests": predicted})
 
     def _enter(self, sight: Sight) -> Entry:
-        from .ladder import Entry, Means, enter
+        from .entry import Entry, Means, enter
 
         identity, seen = sight.identity, sight.seen
         if seen.state in (State.IDENTITY_MISMATCH, State.UNPROVEN):
@@ -146,7 +146,8 @@ class Shutdown:
             yield
 
     def apply(self, plan: Plan[Step]) -> None:
-        from .fleet import Run, drive
+        from .descent import Run
+        from .fleet import drive
 
         wish = self._wish
         self._applied = True

@@ -16,8 +16,9 @@ import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import fleet, process
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.descent import Run
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.entry import Entry
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import Identity
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.ladder import Entry
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, Policy, Rung, State
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.probe import Probe
 
@@ -62,9 +63,7 @@ def test_a_guest_of_another_user_is_given_up_at_once(others: int):
         identity = Identity(Guest(pid=1000 + number))
         identity.state = State.NO_MONITOR
         identity.process = FakeForeignProcess()
-        runs.append(
-            fleet.Run(identity, Probe(State.NO_MONITOR), entry, Policy(max_rung=Rung.KILL), deadline, tidy=True)
-        )
+        runs.append(Run(identity, Probe(State.NO_MONITOR), entry, Policy(max_rung=Rung.KILL), deadline, tidy=True))
     fleet.drive(runs, deadline, 1)
     for run in runs:
         assert [attempt.outcome for attempt in run.attempts] == ["refused", "refused"]
@@ -86,7 +85,7 @@ def test_an_unkillable_guest_is_named_with_its_place_in_the_kernel_and_nothing_i
     monkeypatch.setattr(process, "stat", lambda _pid: process.Stat("D", 1))
     entry = Entry(rungs=(Rung.TERMINATE, Rung.KILL))
     deadline = Deadline(1)
-    run = fleet.Run(identity, Probe(State.NO_MONITOR), entry, Policy(max_rung=Rung.KILL), deadline, tidy=True)
+    run = Run(identity, Probe(State.NO_MONITOR), entry, Policy(max_rung=Rung.KILL), deadline, tidy=True)
     fleet.drive([run], deadline, 0)
     assert unkillable.signals == [signal.SIGTERM, signal.SIGKILL]
     assert not run.down
