@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.entry import Means, enter
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Policy, Rung, State
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Act, Policy, Rung, State
 
 ALL = Means(agent=True, monitor=True, signals=True, stopped=False)
 NO_AGENT = ALL._replace(agent=False)
@@ -74,3 +74,15 @@ def test_what_is_left_alone(state, means, policy, jobs, words):
 @pytest.mark.parametrize("policy", ["wait", "cancel"])
 def test_a_job_that_will_end_is_no_refusal(policy):
     assert not enter(State.RUNNING, ALL, Policy(block_jobs=policy), (JOB,)).refusal
+
+
+@pytest.mark.parametrize(
+    ("state", "policy", "prepared"),
+    [
+        (State.SUSPENDED, QUIT, (Act.WAKE,)),
+        (State.PAUSED, Policy(paused="resume"), (Act.RESUME,)),
+        (State.RUNNING, QUIT, ()),
+    ],
+)
+def test_what_prepares_a_guest(state, policy, prepared):
+    assert enter(state, ALL, policy).prepare == prepared

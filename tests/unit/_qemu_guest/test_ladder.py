@@ -19,7 +19,7 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.ladder
     fair_end,
     step,
 )
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Act, Rung, State
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Act, Rung
 
 
 def begin(*rungs: Rung, timeout_s: float = 100.0, profile: str = "default", **fields: object) -> Ladder:
@@ -263,7 +263,7 @@ def test_jobs_are_cancelled_and_one_that_hangs_does_not_keep_us():
 
 
 def test_what_wakes_or_resumes_comes_before_the_first_rung():
-    entry = enter(State.SUSPENDED, NO_AGENT, QUIT)
+    entry = Entry(prepare=(Act.WAKE,), rungs=(Rung.ACPI, Rung.QUIT))
     ladder = Ladder(entry, "default", "wait", began=0.0, ends=100.0)
     _ladder, acts = play(ladder, BEGIN)
     assert acts == [[Act.WAKE, Act.PRESS]]
