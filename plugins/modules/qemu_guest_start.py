@@ -21,6 +21,8 @@ description:
   - A guest that doesn't become ready within O(timeout) is left running, so that nothing it writes is cut short and
     its console can be looked at. The task fails and says so, the next run goes on waiting, and
     M(vmops.lifecycle.qemu_guest_shutdown) ends it. The same holds for a task that is killed while it waits.
+  - Of a task that is killed while QEMU itself is starting, the next run waits for that start to come to its end, and
+    goes on from there. No second guest is started beside it.
   - It makes no images. See M(vmops.lifecycle.qemu_img) for disks and M(vmops.lifecycle.nocloud_seed) for the seed.
 options:
   name:
@@ -313,7 +315,7 @@ guest:
       description:
         - V(running), V(starting) for one that was started and has not been seen ready, or V(absent) (in check mode).
         - V(paused), V(prelaunch), V(suspended), V(migrating), V(shutdown) or V(broken), as
-          RV(vmops.lifecycle.qemu_guest_info#module:guest.state) has them, for one that is up and doesn't run. There is
+          RV(vmops.lifecycle.qemu_guest_info#module:guests[].state) has them, for one that is up and doesn't run. There is
           a warning then.
       type: str
       returned: success

@@ -20,7 +20,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 
 
 class Places(NamedTuple):
-    """The files of one guest."""
+    """The files of one guest. ``qemu_log`` is also what a start locks as long as any process of it lives: see
+    :mod:`.underway`.
+    """
 
     base: str
     folder: str
