@@ -118,9 +118,7 @@ class Observer:
     def _with_backing(self, seen: Seen) -> Seen:
         """The declared backing file, looked at only when it is not the current one."""
         backing = self._desired.backing
-        if backing is None:
-            return seen
-        if is_current_backing(self._desired, seen.info):
+        if backing is None or is_current_backing(self._desired, seen.info):
             return seen
         if not backing.stored:
             return seen._replace(backing_is_current=False)
