@@ -19,8 +19,7 @@ import pytest
 from tests.testbed.boot_guest import Kind, image
 from tests.testbed.module_main import ROOT
 from tests.testbed.playbooks import Play, ansible_environment, run_playbook
-
-from .test_qemu_guest_start import Bench, arguments, running
+from tests.testbed.start_bench import Bench, arguments, ask, running
 
 
 class Fleet:
@@ -116,6 +115,15 @@ def test_what_the_machine_wrote_survives_the_second_run(fleet: Fleet) -> None:
     assert changed(fleet.play("provision")) == {"a": 0}
     assert fleet.disk("a").stat().st_ino == stamp
     assert running(fleet.folder) == [pid]
+
+
+def test_a_paused_machine_is_resumed_where_that_is_allowed(fleet: Fleet) -> None:
+    fleet.declare("a", qemu_vm_paused="resume")
+    fleet.play("provision")
+    monitor = fleet.runs / "a" / "qmp.sock"
+    ask(monitor, "stop")
+    assert changed(fleet.play("provision")) == {"a": 1}
+    assert ask(monitor, "query-status")["return"]["status"] == "running"
 
 
 def test_disks_are_kept_if_asked(fleet: Fleet) -> None:
