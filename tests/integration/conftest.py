@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ import pytest
 
 from tests.testbed.boot_guest import BootGuest
 from tests.testbed.start_bench import Bench
+
+
+@pytest.fixture(name="in_memory")
+def _in_memory() -> Iterator[Path]:
+    """A directory without a disk, for what would keep one busy for long: a disk that is told of every freed extent
+    needs minutes to remove a file of many.
+    """
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(name="boot")

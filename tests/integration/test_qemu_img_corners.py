@@ -184,8 +184,8 @@ def test_an_encrypted_backing_file_is_told_beforehand(tmp_path: Path) -> None:
 # Memory
 
 
-def test_the_map_of_a_fragmented_image_is_not_held_in_memory(tmp_path: Path) -> None:
-    path, extents = tmp_path / "fragmented.raw", 120_000
+def test_the_map_of_a_fragmented_image_is_not_held_in_memory(in_memory: Path) -> None:
+    path, extents = in_memory / "fragmented.raw", 120_000
     with path.open("wb") as file:
         file.truncate(extents * 8192)
         for number in range(extents):
