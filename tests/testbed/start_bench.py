@@ -93,7 +93,7 @@ def ask(path: Path, command: str, arguments: Mapping[str, Any] | None = None) ->
 
 
 def wait_for_console(bench: Bench, text: bytes = b"BR") -> int:
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 120
     while time.monotonic() < ends:
         try:
             if text in bench.place("console.log").read_bytes():
