@@ -349,9 +349,9 @@ class Work:
 
     def _commit_down(self, step: CommitDown) -> None:
         info = self.seen.info
-        if info is None or info.backing_file is None:
+        if info is None:
             return
-        base = os.path.join(os.path.dirname(self.desired.path), info.backing_file)
+        base = self.seen.below
         untouched = os.stat(self.desired.path)
         with ExitStack() as stack:
             waiting_for = "another task that works on %s" % base

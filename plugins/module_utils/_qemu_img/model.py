@@ -153,6 +153,7 @@ class Seen(NamedTuple):
     """One observation. What was not asked for is None: no decision depends on it.
 
     ``other_files`` are those, beside a backing file, that hold the image's data, by its own names for them.
+    ``below`` is the file into which a commit would write, links followed; ``left_below`` lies beside it.
     ``extents`` are those that go when the image goes, ``left_extents`` those that it names too and that stay.
     """
 
@@ -166,6 +167,7 @@ class Seen(NamedTuple):
     backing: BackingSeen | None = None
     backing_is_current: bool = True
     commit_to: BackingSeen | None = None
+    below: str = ""
     left_below: tuple[str, ...] = ()
     check: CheckResult | None = None
     holders: tuple[Holder, ...] = ()

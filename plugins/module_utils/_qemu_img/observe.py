@@ -64,9 +64,10 @@ class Observer:
         seen = seen._replace(info=self._info(record), record=record)
         info = seen.info
         if desired.commit and info is not None and info.backing_file is not None:
-            base = os.path.join(os.path.dirname(desired.path), info.backing_file)
+            # The file itself, as for `path`: else a commit would replace a link, and exclude no task on the file.
+            base = os.path.realpath(os.path.join(os.path.dirname(desired.path), info.backing_file))
             # A commit works beside the backing file too, and may have been killed after all else was done.
-            seen = seen._replace(left_below=stale(base, alone=False, found_lock=False))
+            seen = seen._replace(below=base, left_below=stale(base, alone=False, found_lock=False))
             if has_data(self.node(seen), self.qemu_img):
                 declared = Format(info.backing_format) if info.backing_format else None
                 seen = seen._replace(commit_to=backing_seen(base, declared, desired.path, self.qemu_img))
@@ -139,7 +140,6 @@ class Observer:
         found = holders(self._desired.path)
         for extent in seen.extents:
             found += holders(extent)
-        if seen.commit_to is not None and seen.info and seen.info.backing_file:
-            backing = os.path.join(os.path.dirname(self._desired.path), seen.info.backing_file)
-            found += holders(backing) if os.path.exists(backing) else ()
+        if seen.commit_to is not None:
+            found += holders(seen.below)
         return seen._replace(holders=found)

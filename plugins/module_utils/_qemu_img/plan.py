@@ -8,8 +8,6 @@ was seen.
 
 from __future__ import annotations
 
-import os
-
 from .._core.converge import Plan
 from .._core.errors import BadInput, Refused
 from .differences import (
@@ -60,8 +58,8 @@ def plan(desired: Desired, seen: Seen) -> Plan[Step]:
     Raises BadInput or Refused for what can't or must not be done.
     """
     steps = _steps(desired, seen)
-    if seen.left_below and seen.info is not None and seen.info.backing_file is not None:
-        steps.insert(0, SweepBelow(os.path.join(os.path.dirname(desired.path), seen.info.backing_file)))
+    if seen.left_below:
+        steps.insert(0, SweepBelow(seen.below))
     if seen.leftovers:
         steps.insert(0, Sweep(seen.leftovers))
     if not steps:
