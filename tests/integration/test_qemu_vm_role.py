@@ -136,6 +136,30 @@ def test_disks_are_kept_if_asked(fleet: Fleet) -> None:
     assert changed(fleet.play("provision"))["a"] > 0
 
 
+def test_a_disk_from_elsewhere_stays_unless_it_is_given_away(fleet: Fleet) -> None:
+    shared, given = fleet.folder / "shared.iso", fleet.folder / "given.qcow2"
+    shared.write_bytes(bytes(1 << 20))
+    medium = {"name": "medium", "path": str(shared), "format": "raw", "readonly": True, "interface": "cdrom"}
+    away = {"name": "away", "path": str(given), "size": "1M", "keep": False}
+    kept = {"name": "kept", "size": "1M", "keep": True}
+    fleet.declare("a", qemu_vm_disks=[medium, away, kept])
+    assert changed(fleet.play("provision"))["a"] > 0
+    assert given.exists()
+    assert changed(fleet.play("teardown"))["a"] > 0
+    assert shared.read_bytes() == bytes(1 << 20)
+    assert not given.exists()
+    assert [path.name for path in (fleet.home / "a").iterdir()] == ["kept.qcow2"]
+
+
+def test_booleans_as_surveys_and_command_lines_give_them(fleet: Fleet) -> None:
+    fleet.declare("a")
+    assert changed(fleet.play("provision", "-e", "qemu_vm_seed=false"))["a"] > 0
+    assert not (fleet.home / "a" / "seed.iso").exists()
+    assert "seed.iso" not in " ".join(arguments(running(fleet.folder)[0]))
+    assert changed(fleet.play("teardown", "-e", "qemu_vm_keep_disks=no"))["a"] > 0
+    assert [*fleet.home.rglob("*"), *fleet.runs.rglob("*")] == []
+
+
 def test_a_machine_that_ignores_everything_is_taken_away_all_the_same(fleet: Fleet) -> None:
     fleet.source.write_bytes(image(Kind.IGNORES))
     fleet.declare("a", qemu_vm_ready_text="B")
