@@ -123,7 +123,7 @@ guests:
     definition:
       description:
         - The options that M(vmops.lifecycle.qemu_guest_start) started the guest with, in its normal form; null if it
-          was started otherwise, or if its pidfile isn't known.
+          was started otherwise, if its pidfile isn't known, or if this user may not read the record beside it.
       type: dict
     definition_digest:
       description:

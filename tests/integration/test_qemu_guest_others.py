@@ -50,6 +50,18 @@ def test_info_tells_what_it_may_not_see(guest: OthersGuest, given: tuple[str, ..
     assert seen["pid"] == (guest.pid if given == ("name",) else None)
 
 
+@pytest.mark.parametrize("module", ["qemu_guest_info", "qemu_guest_shutdown"])
+def test_a_record_that_may_not_be_read_hides_nothing_else(guest: OthersGuest, module: str, tmp_path: Path) -> None:
+    record = guest.folder / "guest.json"
+    record.write_text("{}")
+    record.chmod(0)
+    seen = run(module, {"name": guest.options["name"]}, tmp_path).json["guest"]
+    assert (seen["state"], seen["pid"]) == ("unproven", guest.pid)
+    assert "with become" in seen["problem"]
+    assert seen.get("definition") is None
+    assert guest.alive()
+
+
 def test_info_by_pid_tells_that_it_lives(guest: OthersGuest, tmp_path: Path) -> None:
     seen = run("qemu_guest_info", {"pid": guest.pid}, tmp_path).json["guest"]
     assert (seen["state"], seen["pid"], seen["images"]) == ("no_monitor", guest.pid, [])

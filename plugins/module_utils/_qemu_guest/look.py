@@ -81,7 +81,12 @@ def _record(sight: Sight) -> Mapping[str, object]:
 
 
 def _start_of(identity: Identity) -> Record | None:
-    """What ``qemu_guest_start`` recorded beside the pidfile, as that module reads it."""
+    """What ``qemu_guest_start`` recorded beside the pidfile, as that module reads it; None also where this user may not
+    read it.
+    """
     if identity.process is None or identity.guest.pidfile is None:
         return None
-    return record_of(os.path.join(os.path.dirname(identity.guest.pidfile), "guest.json"), identity.process.pid)
+    try:
+        return record_of(os.path.join(os.path.dirname(identity.guest.pidfile), "guest.json"), identity.process.pid)
+    except PermissionError:  # another user's guest: what is known of it is told all the same
+        return None
