@@ -362,6 +362,19 @@ def test_bad_input_is_told_before_anything_is_touched(options, words):
     assert words in result.msg
 
 
+@pytest.mark.parametrize("means", ["name", "pid", "agent_socket"])
+def test_one_guest_named_by_two_means_is_told_before_anything_is_sent(boot, means):
+    guest = boot("twice-%d" % os.getpid(), agent=True)
+    second = {"name": guest.folder.name, "pid": guest.pid, "agent_socket": str(guest.agent_socket)}[means]
+    result = run_module("qemu_guest_shutdown", {"guests": [guest.options, {means: second, "group": 1}]})
+    assert result.failed
+    assert "two entries mean the same guest" in result.msg
+    assert "both process %d" % guest.pid in result.msg
+    assert not result.changed
+    assert guest.alive()
+    assert "P" not in guest.said()
+
+
 def test_a_pidfile_that_may_not_be_used_is_an_error_with_advice(tmp_path):
     (tmp_path / "pid").mkdir()
     result = run_module("qemu_guest_shutdown", {"pidfile": str(tmp_path / "pid")})

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from .._core.errors import BadInput
 from .._core.wait import Deadline
 from .identify import Identity, identify
 from .model import Guest, State
@@ -33,12 +34,13 @@ def look(
 ) -> list[Sight]:
     """Look at every guest. What an earlier look left open and still serves is used again, all else is closed.
 
-    Raises what :func:`identify.identify` raises.
+    Raises what :func:`identify.identify` raises, and BadInput, before anything is sent, where two are one process.
     """
     known = dict(zip(guests, before))
     fresh = {guest: sight for guest, sight in known.items() if _is_fresh(sight)}
     others = [guest for guest in guests if guest not in fresh]
     identities = [_identity(guest, known.get(guest)) for guest in others]
+    _check_distinct([*(sight.identity for sight in fresh.values()), *identities])
     now = time.monotonic()
     for guest, identity, seen in zip(others, identities, probe(identities, deadline, details)):
         if identity.process is not None and not identity.process.alive():  # it ended while we asked
@@ -47,6 +49,24 @@ def look(
             seen = probe([identity], deadline, details)[0]
         fresh[guest] = Sight(identity, seen, now)
     return [fresh[guest] for guest in guests]
+
+
+def _check_distinct(identities: Sequence[Identity]) -> None:
+    """One guest by two names would climb two ladders at once, and our first connection to its monitor keeps the second
+    one waiting.
+    """
+    known: dict[int, Identity] = {}
+    for identity in identities:
+        if identity.process is None or identity.state is not State.NO_MONITOR:
+            continue
+        pid, label = identity.process.pid, identity.guest.label
+        if pid in known:
+            raise BadInput(
+                "guests",
+                "two entries mean the same guest: %s and %s are both process %d" % (known[pid].guest.label, label, pid),
+                "Name each guest once",
+            )
+        known[pid] = identity
 
 
 def _is_fresh(sight: Sight) -> bool:
