@@ -19,7 +19,7 @@ from tests.testbed.modules import Result, run_module
 
 
 def run(path: Path, check: bool = False, **options: Any) -> Result:
-    return run_module("qemu_img", {"path": str(path), "timeout": 60, **options}, check=check)
+    return run_module("qemu_img", {"path": str(path), "timeout": 5, **options}, check=check)
 
 
 def over(path: Path, backing: str, *commands: str) -> Path:
@@ -73,3 +73,108 @@ def test_what_a_commit_left_beside_the_file_behind_a_link_is_removed(tmp_path: P
     result = run(overlay, commit=True)
     assert result.changed, result.json
     assert leftovers(library.parent) == []
+
+
+def test_a_commit_through_a_link_by_which_other_files_lie_below_is_refused(tmp_path: Path, library: Path) -> None:
+    """QEMU looks for a relative backing file beside the name by which it opened the image."""
+    for folder, pattern in ((tmp_path, 1), (library.parent, 2)):
+        make(folder / "bottom.qcow2", "qcow2", 8 * MIB, f"write -P {pattern} 0 8M")
+    over(library, "bottom.qcow2")
+    overlay = over(tmp_path / "disk.qcow2", "base.qcow2", "write -P 0x77 512 512")
+    before = overlay.read_bytes(), library.read_bytes()
+    result = run(overlay, commit=True)
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert str(tmp_path / "bottom.qcow2") in result.msg
+    assert str(library.parent / "bottom.qcow2") in result.msg
+    assert (overlay.read_bytes(), library.read_bytes()) == before
+    (library.parent / "bottom.qcow2").unlink()
+    (library.parent / "bottom.qcow2").symlink_to("../bottom.qcow2")
+    assert run(overlay, commit=True).changed
+    holds(library, "1 0 512", "0x77 512 512", "1 1024 512")
+
+
+# Chains that lead back
+
+
+@pytest.fixture
+def tower(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """c over b over a, each with data."""
+    a = make(tmp_path / "a.qcow2", "qcow2", 8 * MIB, "write -P 0x11 0 1M")
+    b = over(tmp_path / "b.qcow2", "a.qcow2", "write -P 0x22 1M 1M")
+    return a, b, over(tmp_path / "c.qcow2", "b.qcow2", "write -P 0x33 2M 1M")
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
+@pytest.mark.parametrize("backing", ["b.qcow2", "c.qcow2", "link.qcow2"])
+def test_a_rebase_that_would_close_a_loop_is_refused(
+    tmp_path: Path, tower: tuple[Path, Path, Path], backing: str, check: bool
+) -> None:
+    (tmp_path / "link.qcow2").symlink_to("c.qcow2")
+    before = [path.read_bytes() for path in tower]
+    result = run(tower[0], check=check, backing_file=backing)
+    assert result.json["error"]["kind"] == "bad_input", result.json
+    assert f"backing_file: {tmp_path / backing} has the image itself below it" in result.msg
+    assert [path.read_bytes() for path in tower] == before
+    holds(tower[2], "0x11 0 1M", "0x22 1M 1M", "0x33 2M 1M")
+
+
+def test_a_rebase_within_a_chain_that_ends_stays_possible(tower: tuple[Path, Path, Path]) -> None:
+    result = run(tower[2], backing_file="a.qcow2")
+    assert result.changed, result.json
+    holds(tower[2], "0x11 0 1M", "0x22 1M 1M", "0x33 2M 1M")
+
+
+def test_a_new_image_that_would_close_a_loop_is_not_made(tmp_path: Path) -> None:
+    over(tmp_path / "b.qcow2", "a.qcow2")
+    result = run(tmp_path / "a.qcow2", backing_file="b.qcow2")
+    assert result.json["error"]["kind"] == "bad_input", result.json
+    assert "has the image itself below it" in result.msg
+    assert not (tmp_path / "a.qcow2").exists()
+
+
+@pytest.fixture
+def loop(tower: tuple[Path, Path, Path]) -> tuple[Path, Path]:
+    """a over b over a."""
+    a, b, _c = tower
+    qemu_img("rebase", "-u", "-f", "qcow2", "-b", "b.qcow2", "-F", "qcow2", a)
+    return a, b
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"size": "16M"},
+        {"commit": True},
+        {"repair": "all"},
+        {"backing_file": ""},
+        {"snapshots": [{"name": "one"}]},
+        {"format": "raw", "force": True},
+    ],
+    ids=str,
+)
+def test_an_image_whose_chain_leads_back_is_left_alone_at_once(
+    loop: tuple[Path, Path], declared: dict[str, Any]
+) -> None:
+    before = [path.read_bytes() for path in loop]
+    result = run(loop[0], **declared)
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert f"its chain of backing files leads back to {loop[0]}" in result.msg
+    assert [path.read_bytes() for path in loop] == before
+
+
+def test_such_an_image_can_be_removed(loop: tuple[Path, Path]) -> None:
+    assert run(loop[0], state="absent").changed
+    assert not loop[0].exists()
+
+
+def test_nothing_is_put_over_a_chain_that_leads_back(tmp_path: Path, loop: tuple[Path, Path]) -> None:
+    result = run(tmp_path / "disk.qcow2", backing_file="b.qcow2")
+    assert result.json["error"]["kind"] == "bad_input", result.json
+    assert f"the chain below it leads back to {loop[1]}" in result.msg
+    assert not (tmp_path / "disk.qcow2").exists()
+
+
+def test_a_raw_backing_file_is_followed_no_further(tmp_path: Path, loop: tuple[Path, Path]) -> None:
+    """Its bytes are its guest's, whatever they look like."""
+    result = run(tmp_path / "disk.qcow2", backing_file="b.qcow2", backing_format="raw")
+    assert result.changed, result.json

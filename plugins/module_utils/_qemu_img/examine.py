@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 
-from .._core.errors import BadInput
+from .._core.errors import BadInput, CommandFailed, Refused
 from .found import BackingSeen, CheckResult
 from .header import Header, inspect_path
 from .model import CHECKED_FORMATS, Desired, Format, ImageInfo
@@ -52,7 +53,7 @@ def backing_seen(path: str, declared: Format | None, overlay: str, qemu_img: Qem
     if not stat.S_ISREG(mode):
         raise BadInput("backing_file", "%s is no regular file" % path, "Name an image file")
     header = inspect_path(path)
-    if os.path.realpath(path) == os.path.realpath(overlay):
+    if _identity(path) == _identity(overlay):
         raise BadInput("backing_file", "it is the image itself", "Name another image")
     if header.unfit and declared is not Format.RAW:
         raise BadInput("backing_file", "%s is %s" % (path, header.unfit), "Name an image that QEMU can read as it is")
@@ -69,8 +70,84 @@ def backing_seen(path: str, declared: Format | None, overlay: str, qemu_img: Qem
         raise BadInput(
             "backing_file", "%s is encrypted, and its passphrase can't be given here" % path, "Name another image"
         )
+    _refuse_to_close_loop(path, info, overlay, qemu_img)
     plain = not (info.backing_file or info.snapshots or info.bitmaps)
     return BackingSeen(image_format, info.virtual_size_bytes, plain, _other_files(header, info))
+
+
+def _refuse_to_close_loop(path: str, info: ImageInfo, overlay: str, qemu_img: QemuImg) -> None:
+    back = _led_back(_chain(path, info, qemu_img), overlay)
+    if back and _identity(back) == _identity(overlay):
+        raise BadInput("backing_file", "%s has the image itself below it" % path, "Name another image")
+    if back:
+        raise BadInput("backing_file", "%s: the chain below it leads back to %s" % (path, back), "Name another image")
+
+
+def refuse_loop(path: str, info: ImageInfo, qemu_img: QemuImg) -> None:
+    """Raise Refused for an image whose chain of backing files has no end: whoever opens it, never comes back."""
+    back = _led_back(_chain(path, info, qemu_img))
+    if back:
+        raise Refused(
+            "use %s" % path,
+            "its chain of backing files leads back to %s, so nobody can read it" % back,
+            "Restore it from a backup, or remove it with state: absent; if you know what it was made over, qemu-img "
+            "rebase -u names that file again",
+        )
+
+
+def refuse_other_chain(named: str, real: str, image_format: Format, qemu_img: QemuImg) -> None:
+    """Raise Refused for a backing file that has other files below it by the overlay's name for it than by its own."""
+    info = qemu_img.info(Node(real, image_format))
+    chains = [list(_chain(path, info, qemu_img))[1:] for path in (named, real)]
+    by_name, by_itself = ([_identity(path) for path in chain] for chain in chains)
+    if by_name != by_itself:
+        raise Refused(
+            "commit into %s" % named,
+            "it is a link to %s, and QEMU finds other files below that than below the link (%s; %s)"
+            % (real, ", ".join(chains[1]), ", ".join(chains[0])),
+            "Give %s an absolute backing_file first" % real,
+        )
+
+
+def _chain(path: str, info: ImageInfo, qemu_img: QemuImg) -> Iterator[str]:
+    """An image and those below it, nearest first, by the names under which QEMU opens them: a relative one starts
+    beside the name above. Without end where they lead back. No file and a name that QEMU takes for a protocol end it,
+    and so does what can't be read: whoever opens it says that best.
+    """
+    yield path
+    while info.backing_file is not None and ":" not in info.backing_file.split("/", 1)[0]:
+        path = os.path.join(os.path.dirname(path), info.backing_file)
+        yield path
+        if not os.path.isfile(path):
+            return
+        known = [image_format for image_format in Format if image_format.value == info.backing_format]
+        image_format = known[0] if known else header_format(path)
+        if image_format is Format.RAW:
+            return
+        try:
+            info = qemu_img.info(Node(path, image_format))
+        except CommandFailed:
+            return
+
+
+def _led_back(chain: Iterator[str], above: str = "") -> str:
+    """The first name of a file that was passed already, or that is ``above``; empty for a chain that ends."""
+    passed = {_identity(above)} if above else set()
+    for path in chain:
+        identity = _identity(path)
+        if identity in passed:
+            return path
+        passed.add(identity)
+    return ""
+
+
+def _identity(path: str) -> tuple[object, ...]:
+    """What tells one file from another, whatever their names; of one that is not there yet, its name."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return (os.path.realpath(path),)
+    return status.st_dev, status.st_ino
 
 
 def other_files(path: str, info: ImageInfo) -> tuple[str, ...]:

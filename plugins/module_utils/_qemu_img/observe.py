@@ -11,7 +11,16 @@ import os
 from .._core.errors import CommandFailed, LifecycleError
 from . import record as records
 from .differences import has_unknown_option, is_current_backing, needs_source
-from .examine import backing_seen, check, check_options, has_data, header_format, other_files
+from .examine import (
+    backing_seen,
+    check,
+    check_options,
+    has_data,
+    header_format,
+    other_files,
+    refuse_loop,
+    refuse_other_chain,
+)
 from .extents import extents_of
 from .glance import stale, with_source_identity
 from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen
@@ -63,17 +72,30 @@ class Observer:
         record = records.read(desired.path)
         seen = seen._replace(info=self._info(record), record=record)
         info = seen.info
-        if desired.commit and info is not None and info.backing_file is not None:
-            # The file itself, as for `path`: else a commit would replace a link, and exclude no task on the file.
-            base = os.path.realpath(os.path.join(os.path.dirname(desired.path), info.backing_file))
-            # A commit works beside the backing file too, and may have been killed after all else was done.
-            seen = seen._replace(below=base, left_below=stale(base, alone=False, found_lock=False))
-            if has_data(self.node(seen), self.qemu_img):
-                declared = Format(info.backing_format) if info.backing_format else None
-                seen = seen._replace(commit_to=backing_seen(base, declared, desired.path, self.qemu_img))
+        if info is not None and info.backing_file is not None:
+            refuse_loop(desired.path, info, self.qemu_img)
+            if desired.commit:
+                seen = self._with_commit(seen, info, info.backing_file)
         if desired.repair is not RepairMode.NONE:
             seen = seen._replace(check=check(self.node(seen), self.qemu_img))
         return seen
+
+    def _with_commit(self, seen: Seen, info: ImageInfo, backing_file: str) -> Seen:
+        """What lies below is the file itself, as for `path`: else a commit would replace a link, and exclude no task
+        on the file.
+        """
+        path = self._desired.path
+        named = os.path.join(os.path.dirname(path), backing_file)
+        base = os.path.realpath(named)
+        # A commit works beside the backing file too, and may have been killed after all else was done.
+        seen = seen._replace(below=base, left_below=stale(base, alone=False, found_lock=False))
+        if not has_data(self.node(seen), self.qemu_img):
+            return seen
+        declared = Format(info.backing_format) if info.backing_format else None
+        below = backing_seen(base, declared, path, self.qemu_img)
+        if not below.plain and named != base:
+            refuse_other_chain(named, base, below.format, self.qemu_img)
+        return seen._replace(commit_to=below)
 
     def _info(self, record: Record | None) -> ImageInfo:
         """What the image is. A raw disk can hold anything its guest wrote, so our record counts before its bytes."""
