@@ -2,8 +2,8 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The source's name is given to another file while the module is at work: what is read is what was proven, or the
-task is refused.
+"""What others can do while the module is at work. The source's name is given to another file: what is read is what was
+proven, or the task is refused. The new image is opened before it has its mode: nobody can.
 
 qemu-img itself is held at a gate before it starts, so the swap comes at exactly the chosen moment.
 """
@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import stat
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,3 +146,44 @@ def test_the_comparison_with_an_image_that_is_there_reads_what_was_opened(tmp_pa
     assert result.failed, result.json  # under the lock it is looked at again, and is another by then
     assert result.json["error"]["kind"] == "refused"
     assert target.read_bytes() == b"\1" * MIB
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("old_mode", "declared", "becomes"),
+    [(None, None, 0o640), (None, "0600", 0o600), (None, "0666", 0o666), (0o660, None, 0o660), (0o644, "0600", 0o600)],
+)
+def test_a_new_image_is_its_makers_alone_while_it_is_written(
+    tmp_path: Path, source: Path, old_mode: int | None, declared: str | None, becomes: int
+) -> None:
+    target = tmp_path / "disk.qcow2"
+    if old_mode is not None:
+        qemu_img("create", "-q", "-f", "qcow2", target, "1M")
+        target.chmod(old_mode)
+    held = gate(tmp_path / "gate", "convert", 1)
+    arguments = {"path": str(target), "source": str(source), "force": True, "mode": declared, "timeout": 60}
+    module = start_module("qemu_img", arguments, env=held.env, umask=0o027)
+    held.wait()
+    assert mode_of(tmp_path / ".disk.qcow2.vmops-new") == 0o600
+    held.open()
+    assert finish(module).changed
+    assert mode_of(target) == becomes
+
+
+def test_a_copy_of_a_backing_file_is_its_makers_alone_while_it_is_written(tmp_path: Path) -> None:
+    base, overlay = tmp_path / "base.qcow2", tmp_path / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", base, "1M")
+    qemu_img("snapshot", "-c", "one", base)
+    base.chmod(0o640)
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", overlay)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 64k", str(overlay)], check=True, capture_output=True)
+    held = gate(tmp_path / "gate", "commit", 1)
+    module = start_module("qemu_img", {"path": str(overlay), "commit": True, "timeout": 60}, env=held.env)
+    held.wait()
+    assert mode_of(tmp_path / ".base.qcow2.vmops-new") == 0o600
+    held.open()
+    assert finish(module).changed
+    assert mode_of(base) == 0o640

@@ -22,13 +22,18 @@ class FileAttributes:
         self._module = module
         self._changes: dict[str, Any] = {}
 
-    def dress(self, path: str, replaces: bool) -> None:
+    def dress(self, path: str, mode: int | None) -> None:
         """Give them to a new file, before anybody can see it under its final name.
 
-        What differs from a file that it ``replaces``, whose attributes it has by then, is part of the task's diff.
+        ``mode`` is what it has without a declared one. None: it replaces another, whose attributes it has by then; what
+        differs from those is part of the task's diff.
         """
-        diff = self._changes if replaces else None
-        self._module.set_fs_attributes_if_different(self._declared(path), False, diff)
+        declared = self._declared(path)
+        # Not where another is declared: until it has that, the file would be open to whom it is to be closed.
+        if mode is not None and not _is_absolute(declared.get("mode")):
+            os.chmod(path, mode)
+        diff = self._changes if mode is None else None
+        self._module.set_fs_attributes_if_different(declared, False, diff)
 
     def settle(self, diff: dict[str, Any]) -> bool:
         """Give them to the managed file where they differ (in check mode: only tell); whether they differ.
@@ -45,3 +50,11 @@ class FileAttributes:
 
     def _declared(self, path: str) -> dict[str, Any]:
         return dict(self._module.load_file_common_arguments(self._module.params, path=path))
+
+
+def _is_absolute(mode: object) -> bool:
+    """Whether a declared mode is a number, not changes to the one that is there."""
+    try:
+        return isinstance(mode, int) or int(str(mode), 8) >= 0
+    except ValueError:
+        return False

@@ -71,7 +71,7 @@ class Work:
         seen: Seen,
         qemu_img: QemuImg,
         target: Node,
-        dress: Callable[[str, bool], object],
+        dress: Callable[[str, int | None], object],
     ) -> None:
         self.desired = desired
         self.seen = seen
@@ -300,11 +300,14 @@ class Work:
         return self.desired.encryption is not None
 
     def _new_file(self, stack: ExitStack, path: str, image_format: Format, encrypted: bool) -> Node:
-        """An empty file that is surely ours, not another's behind a link; removed unless it gets published."""
+        """An empty file that is surely ours, not another's behind a link; removed unless it gets published.
+
+        Nobody else may read it: who has opened it keeps that right, whatever mode it gets in the end.
+        """
         remove(path)
         stack.enter_context(removed_on_failure(path))
         # Open until the end: a write error that qemu-img was told of and ignored is told to this descriptor as well.
-        self._new_descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_IMAGE_MODE)
+        self._new_descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, self._new_descriptor)
         return Node(path, image_format, encrypted=encrypted)
 
@@ -332,7 +335,7 @@ class Work:
     def _publish(self) -> None:
         if self.seen.exists:
             inherit(self.desired.path, self._new)
-        self._dress(self._new, self.seen.exists)
+        self._dress(self._new, None if self.seen.exists else NEW_IMAGE_MODE & ~_umask())
         self._remember(self._new)
         self.bytes_written = os.stat(self._new).st_blocks * STAT_BLOCK_BYTES
         os.fsync(self._new_descriptor)
@@ -399,3 +402,10 @@ class Work:
         backing = ["-b", str(info.backing_file), "-F", info.backing_format or Format.RAW.value]
         self._builder.create(node, info.virtual_size_bytes, options, backing)
         self._publish()
+
+
+def _umask() -> int:
+    """The process's; it can only be learnt by setting another."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask

@@ -35,11 +35,11 @@ _LEFT = (
 class Image:
     """Observes and changes the image file of one task.
 
-    :param dress: gives a new file its declared owner, mode and labels before it is published; told whether it
-        replaces another.
+    :param dress: gives a new file its declared owner, mode and labels before it is published; told the mode that it
+        has without a declared one, or None where it replaces another and has that one's.
     """
 
-    def __init__(self, desired: Desired, deadline: Deadline, dress: Callable[[str, bool], object]) -> None:
+    def __init__(self, desired: Desired, deadline: Deadline, dress: Callable[[str, int | None], object]) -> None:
         self._desired = resolve(desired)
         self._deadline = deadline
         self._dress = dress

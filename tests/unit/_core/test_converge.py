@@ -278,7 +278,22 @@ def test_what_shall_be_absent_has_no_attributes(path, leave, tmp_path):
     assert leave(run, task, lambda deadline: Shelf(path, 1), FileAttributes(task))[1]["changed"] is False
 
 
-def test_a_new_file_is_dressed_before_it_is_seen(path):
-    task = module(path="/not/looked/at", state="present", mode="0600")
-    FileAttributes(task).dress(str(path), replaces=False)
-    assert path.stat().st_mode & 0o777 == 0o600
+@pytest.mark.parametrize(
+    ("declared", "becomes"), [("0640", 0o640), (0o640, 0o640), (None, 0o644), ("g+w", 0o664), ("o=", 0o640)], ids=str
+)
+def test_a_new_file_is_dressed_before_it_is_seen(path, declared, becomes):
+    path.chmod(0o600)
+    task = module(path="/not/looked/at", state="present", mode=declared)
+    FileAttributes(task).dress(str(path), 0o644)
+    assert path.stat().st_mode & 0o777 == becomes
+
+
+def test_a_new_file_is_never_open_to_those_to_whom_its_mode_closes_it(path, monkeypatch):
+    path.chmod(0o600)
+    modes = []
+    real = os.chmod
+    monkeypatch.setattr(os, "chmod", lambda path, mode, **other: modes.append(mode) or real(path, mode, **other))
+    monkeypatch.setattr(os, "lchmod", os.chmod, raising=False)
+    task = module(path="/not/looked/at", state="present", mode="0400")
+    FileAttributes(task).dress(str(path), 0o644)
+    assert modes == [0o400]
