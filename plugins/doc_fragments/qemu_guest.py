@@ -62,6 +62,8 @@ options:
         description:
           - More that belongs to the guest alone, and goes with it once its process is proven to have ended. Files,
             sockets, links and empty directories can be named. They are removed in the order given.
+          - A socket at which somebody listens, and a file that a living process has locked or open for writing, are
+            left, and told as RV(vmops.lifecycle.qemu_guest_shutdown#module:guests[].left_behind).
         type: list
         elements: path
         default: []

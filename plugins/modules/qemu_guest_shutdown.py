@@ -74,7 +74,7 @@ options:
   cleanup:
     description:
       - Once a guest is down, remove its O(pidfile), O(qmp_socket) and O(agent_socket), as far as they are still the
-        same files and nobody uses them, and its O(cleanup_paths).
+        same files, and its O(cleanup_paths). What a living process uses is left.
     type: bool
     default: true
   parallel:
@@ -226,7 +226,9 @@ guests:
       type: list
       elements: str
     left_behind:
-      description: The files that were not removed, and why. Those with the outcome V(kept) are no longer the guest's.
+      description:
+        - The files that were not removed, and why. Those with the outcome V(kept) are no longer the guest's, or another
+          process uses them.
       type: list
       elements: dict
     problem:

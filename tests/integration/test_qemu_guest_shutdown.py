@@ -245,6 +245,41 @@ def test_a_named_path_of_an_absent_guest_is_removed_too(tmp_path):
     assert not run_module("qemu_guest_shutdown", options).changed
 
 
+def test_named_paths_that_a_living_guest_uses_stay(boot, tmp_path):
+    guest, other = boot(), boot("web2")
+    own = tmp_path / "shm"
+    own.write_bytes(b"x")
+    used = [other.qmp_socket, other.pidfile, other.disk, other.serial]
+    result = shutdown(guest, cleanup_paths=[str(own), *map(str, used)])
+    assert not result.failed, result.msg
+    assert all(path.exists() for path in used)
+    record = result.json["guest"]
+    assert str(own) in record["cleaned"]
+    said = [(entry["path"], entry["outcome"], entry["reason"]) for entry in record["left_behind"]]
+    assert said == [
+        (str(other.qmp_socket), "kept", "another process listens there"),
+        (str(other.pidfile), "kept", "process %d has locked it" % other.pid),
+        (str(other.disk), "kept", "another process has locked it"),
+        (str(other.serial), "kept", "process %d has it open for writing" % other.pid),
+    ]
+    again = shutdown(guest, cleanup_paths=[str(path) for path in used])
+    assert not again.changed
+    assert again.json["guest"]["left_behind"] == record["left_behind"]
+    other.end()
+    assert shutdown(guest, cleanup_paths=[str(path) for path in used]).changed
+    assert not any(path.exists() for path in used)
+
+
+def test_a_named_path_whose_user_ends_just_after_the_guest_is_no_fault(boot):
+    """The first guest's files are taken away while the second one, in a later group, still writes to its log."""
+    guest, other = boot(), boot("web2")
+    first = {**guest.options, "cleanup_paths": [str(other.serial)]}
+    result = run_module("qemu_guest_shutdown", {"guests": [first, {**other.options, "group": 1}]})
+    assert not result.failed, result.msg
+    assert result.json["guests"][0]["left_behind"][0]["path"] == str(other.serial)
+    assert run_module("qemu_guest_shutdown", first).json["guest"]["cleaned"] == [str(other.serial)]
+
+
 def test_by_pid_alone(boot):
     guest = boot()
     refused = run_module("qemu_guest_shutdown", {"pid": guest.pid})

@@ -16,11 +16,13 @@ from typing import NamedTuple
 from .._core.errors import describe
 from .._core.signals import held
 from .identify import Identity, Mark, mark
-from .qmp import Channel
+from .in_use import LISTENED, in_use, is_listened
 
 
 class Cleaned(NamedTuple):
-    """What became of one path: ``removed``, ``kept`` (it isn't the dead guest's) or ``failed``, with the reason."""
+    """What became of one path, with the reason: ``removed``, ``kept`` (it isn't the dead guest's, or somebody uses it)
+    or ``failed``.
+    """
 
     path: str
     outcome: str
@@ -75,11 +77,8 @@ def _remove_pidfile(path: str, known: Mark | None) -> str:
 def _remove_socket(path: str, known: Mark | None) -> str:
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return "it is no socket"
-    channel = Channel(path)
-    problem = channel.problem
-    channel.close()
-    if problem != "ECONNREFUSED":
-        return "another process listens there"
+    if is_listened(path):
+        return LISTENED
     if mark(path) != known:
         return "it was replaced since"
     os.unlink(path)
@@ -93,5 +92,8 @@ def _remove_declared(path: str, _known: Mark | None) -> str:
         return ""
     if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
         raise PermissionError(errno.EPERM, "it is a device, which is never removed", path)
+    used = in_use(path)
+    if used:
+        return used
     os.unlink(path)
     return ""

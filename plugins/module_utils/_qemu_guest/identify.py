@@ -63,6 +63,8 @@ class Identity:
         self.monitor: Monitor | None = None
         self.agent: Agent | None = None
         self.leftovers: list[str] = []
+        # Of a guest that has no process: the declared paths that somebody else uses, and how.
+        self.in_use: dict[str, str] = {}
         # What these paths were when we looked: only the same thing is taken away later.
         self.marks = {path: mark(path) for path in (guest.pidfile, guest.qmp_socket, guest.agent_socket) if path}
 
@@ -229,6 +231,7 @@ def _nobody(identity: Identity, pidfile: Pidfile | None) -> None:
             "give its qmp_socket or pid, or remove the pidfile if another guest's" % (guest.pidfile, pidfile.pid),
         )
         return
+    identity.in_use = _used_by_others(guest)
     identity.leftovers = leftovers(identity, pidfile)
     identity.state = State.STALE if identity.leftovers else State.ABSENT
 
@@ -248,7 +251,7 @@ def _unlocked_qemu(pid: int, pidfile: Pidfile) -> bool:
 
 def leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:
     """The files of a guest that has no process any more: an unlocked pidfile, sockets without a listener, declared
-    paths.
+    paths that nobody else uses.
     """
     guest = identity.guest
     found = [guest.pidfile] if pidfile is not None and guest.pidfile is not None else []
@@ -257,8 +260,17 @@ def leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:
         for channel in (identity.monitor, identity.agent)
         if channel is not None and channel.problem == "ECONNREFUSED" and _is_socket(channel.path)
     ]
-    found += [path for path in guest.cleanup_paths if os.path.lexists(path)]
+    found += [path for path in guest.cleanup_paths if os.path.lexists(path) and path not in identity.in_use]
     return found
+
+
+def _used_by_others(guest: Guest) -> dict[str, str]:
+    if not guest.cleanup_paths:
+        return {}
+    from .in_use import in_use
+
+    found = {path: in_use(path) for path in guest.cleanup_paths}
+    return {path: how for path, how in found.items() if how}
 
 
 def read_pidfile(path: str) -> Pidfile | None:

@@ -224,17 +224,35 @@ def written_images(pid: int) -> list[str]:
 
 def opened_by(file: os.stat_result) -> list[int]:
     """The processes that have this file open, as far as this user may see them."""
-    return [int(entry) for entry in _names("/proc") if entry.isdigit() and _has_open(entry, file)]
+    return [int(pid) for pid in _names("/proc") if pid.isdigit() and any(True for _name in _descriptors(pid, file))]
 
 
-def _has_open(pid: str, file: os.stat_result) -> bool:
+def writers(file: os.stat_result) -> list[int]:
+    """The processes that have this file open for writing, as far as this user may see them."""
+    return [
+        int(pid)
+        for pid in _names("/proc")
+        if pid.isdigit() and any(_is_writable(pid, name) for name in _descriptors(pid, file))
+    ]
+
+
+def _descriptors(pid: str, file: os.stat_result) -> Iterator[str]:
+    """The descriptors by which a process has this file open."""
     for name in _names("/proc/%s/fd" % pid):
         try:
             if os.path.samestat(os.stat("/proc/%s/fd/%s" % (pid, name)), file):
-                return True
+                yield name
         except OSError:
             continue  # it was closed meanwhile
-    return False
+
+
+def _is_writable(pid: str, descriptor: str) -> bool:
+    try:
+        with open("/proc/%s/fdinfo/%s" % (pid, descriptor), encoding="ascii", errors="replace") as info:
+            flags = next((line.split()[1] for line in info if line.startswith("flags:")), "0")
+    except OSError:
+        return False  # it was closed meanwhile
+    return bool(int(flags, 8) & (os.O_WRONLY | os.O_RDWR))
 
 
 def socket_owner(inode: int) -> int | None:

@@ -107,7 +107,7 @@ class Shutdown:
                 if not entry.refusal:
                     steps.append(Step(index, entry))
                     view = {**view, "state": "down"}
-            elif sight.identity.leftovers and self._wish.cleanup:
+            elif self._wish.cleanup and not self._kept(index).issuperset(sight.identity.leftovers):
                 steps.append(Step(index, None))
                 view = {**view, "files": []}
             predicted.append(view)
@@ -233,9 +233,23 @@ class Shutdown:
             "block_jobs_cancelled": list(run.cancelled_jobs) if run is not None else [],
             "attempts": [attempt.as_result() for attempt in run.attempts] if run is not None else [],
             "cleaned": [entry["path"] for entry in cleanings if entry["outcome"] == "removed"],
-            "left_behind": [dict(entry) for entry in _left(cleanings)],
+            "left_behind": self._left_behind(index),
             "problem": "; ".join(str(failure["reason"]) for failure in self._failures(index)),
         }
+
+    def _kept(self, index: int) -> set[object]:
+        """What somebody used when it was to be removed. Whoever that was may be gone by the last look: the next task
+        removes it.
+        """
+        return {entry["path"] for entry in self._cleanings(index) if entry["outcome"] == "kept"}
+
+    def _left_behind(self, index: int) -> list[Mapping[str, object]]:
+        """What was not removed; also where nothing was tried, because others use all that is still there."""
+        cleanings = self._cleanings(index)
+        tried = {entry["path"] for entry in cleanings}
+        used = self._sights[index].identity.in_use.items() if self._wish.cleanup else ()
+        kept = [{"path": path, "outcome": "kept", "reason": how} for path, how in used if path not in tried]
+        return [*(dict(entry) for entry in cleanings if entry["outcome"] != "removed"), *kept]
 
     def warnings(self) -> list[str]:
         said = missing_protections([Capability.PIDFD, Capability.PROC])
@@ -248,10 +262,6 @@ class Shutdown:
             for path in run.busy_images:
                 said.append("%s is down, but its image %s is written to by another process." % (run.label, path))
         return said
-
-
-def _left(cleanings: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
-    return [entry for entry in cleanings if entry["outcome"] != "removed"]
 
 
 def _clean(identity: Identity) -> list[Mapping[str, Any]]:

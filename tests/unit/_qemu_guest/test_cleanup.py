@@ -103,3 +103,25 @@ def test_a_named_link_goes_and_its_target_stays(tmp_path):
     (tmp_path / "link").symlink_to("target")
     assert done(Identity(Guest(cleanup_paths=(str(tmp_path / "link"),))))["link"][0] == "removed"
     assert (tmp_path / "target").exists()
+
+
+def test_a_named_file_that_is_only_read_goes(tmp_path):
+    (tmp_path / "log").write_text("x")
+    with (tmp_path / "log").open():
+        assert done(Identity(Guest(cleanup_paths=(str(tmp_path / "log"),))))["log"] == ("removed", "")
+
+
+def test_a_named_file_that_is_written_to_stays(tmp_path):
+    with (tmp_path / "log").open("w"):
+        reason = "process %d has it open for writing" % os.getpid()
+        assert done(Identity(Guest(cleanup_paths=(str(tmp_path / "log"),))))["log"] == ("kept", reason)
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_named_socket_goes_only_where_nobody_listens(tmp_path, listening):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "x"))
+        if listening:
+            other.listen()
+        expected = ("kept", "another process listens there") if listening else ("removed", "")
+        assert done(Identity(Guest(cleanup_paths=(str(tmp_path / "x"),))))["x"] == expected
