@@ -53,6 +53,12 @@ options:
       - The vendor data. A dictionary is written as C(#cloud-config), a text as it is. By default the file is left
         out.
     type: raw
+  force:
+    description:
+      - Whether a file that is no seed is replaced or removed all the same. By default only an empty file, or an
+        ISO 9660 image labelled C(cidata), whoever made it, is touched. Anything else is refused.
+    type: bool
+    default: false
   timeout:
     description: Seconds to wait for another task that works on the same image.
     type: int
@@ -176,6 +182,7 @@ def main() -> None:
             "meta_data": {"type": "raw"},
             "network_config": {"type": "raw"},
             "vendor_data": {"type": "raw"},
+            "force": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 60},
         },
         add_file_common_args=True,

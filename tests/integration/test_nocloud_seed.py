@@ -186,6 +186,37 @@ def test_what_is_no_file_is_refused(path: Path, kind: str, state: str) -> None:
     assert not path.is_file()
 
 
+@pytest.mark.parametrize("state", ["present", "absent"])
+@pytest.mark.parametrize("kind", ["another label", "no image", "short"])
+def test_what_is_no_seed_is_only_touched_by_force(path: Path, kind: str, state: str) -> None:
+    seed(path, **DECLARED)
+    image = path.read_bytes()
+    other = {"another label": image.replace(b"cidata ", b"debian "), "no image": b"QFI\xfb" * 20_000, "short": b"x"}
+    path.write_bytes(other[kind])
+    for check in (True, False):
+        result = seed(path, check=check, state=state)
+        assert result.failed
+        assert result.json["error"]["kind"] == "refused"
+        assert "neither empty nor an ISO 9660 image labelled cidata" in result.msg
+        assert "set force to true" in result.msg
+        assert path.read_bytes() == other[kind]
+    assert seed(path, state=state, force=True).changed
+    assert list(path.parent.iterdir()) == ([path] if state == "present" else [])
+    assert not seed(path, state=state).changed
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+@pytest.mark.parametrize("kind", ["empty", "another tool's"])
+def test_an_empty_file_and_another_tools_seed_are_seeds(path: Path, kind: str, state: str) -> None:
+    path.touch()
+    if kind == "another tool's":
+        (path.parent / "files").mkdir()
+        words = ["genisoimage", "-quiet", "-volid", "CIDATA", "-o", str(path), str(path.parent / "files")]
+        subprocess.run(words, check=True)
+    assert seed(path, state=state).changed
+    assert path.exists() == (state == "present")
+
+
 def test_bad_input(path: Path) -> None:
     assert seed(path.parent / "none" / "x.iso").json["error"]["option"] == "path"
     assert run_module("nocloud_seed", {"path": "x.iso"}).json["error"]["option"] == "path"

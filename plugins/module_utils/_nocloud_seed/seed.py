@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from .._core.converge import Plan
-from .._core.errors import BadInput
+from .._core.errors import BadInput, Refused
 from .._core.names import beside
 from .._core.wait import Deadline
 from .content import LABEL, Files, files
@@ -32,10 +32,13 @@ class Step(str, Enum):
 
 
 class Seen(NamedTuple):
-    """The image's content, or None without a file; and our own files beside it that nobody works with any more."""
+    """The image's content, or None without a file; and our own files beside it that nobody works with any more.
+    ``foreign``: what lies there is no seed.
+    """
 
     content: bytes | None
     leftovers: tuple[str, ...]
+    foreign: bool = False
 
 
 class Seed:
@@ -44,6 +47,7 @@ class Seed:
     def __init__(self, options: Mapping[str, Any], deadline: Deadline) -> None:
         self._deadline = deadline
         self._path = os.path.realpath(_absolute(options["path"]))
+        self._may_replace_foreign: bool = options["force"]
         self._wanted: bytes | None = None
         self._files: Files = {}
         self._alone = False
@@ -56,23 +60,25 @@ class Seed:
 
     def observe(self) -> Seen:
         """See Subject. Raises BadInput for what is no regular file."""
-        return Seen(self._content(), self._leftovers())
-
-    def _content(self) -> bytes | None:
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
-            return None
+            return Seen(None, self._leftovers())
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise BadInput("path", "%s is no regular file" % self._path, "Name the image file itself")
-            # A file of another size is another one, however large: it needs no reading.
-            if self._wanted is None or status.st_size != len(self._wanted):
-                return b""
-            return _read(descriptor, status.st_size)
+            content = self._content(descriptor, status.st_size)
+            foreign = status.st_size > 0 and not _is_seed(descriptor)
         finally:
             os.close(descriptor)
+        return Seen(content, self._leftovers(), foreign)
+
+    def _content(self, descriptor: int, size: int) -> bytes:
+        # A file of another size is another one, however large: it needs no reading.
+        if self._wanted is None or size != len(self._wanted):
+            return b""
+        return _read(descriptor, size)
 
     def _leftovers(self) -> tuple[str, ...]:
         new, lock = beside(self._path, "new"), beside(self._path, "lock")
@@ -87,10 +93,16 @@ class Seed:
         return tuple(path for path in found if (path != lock or self._took_over) and os.path.lexists(path))
 
     def plan(self, seen: Seen) -> Plan[Step]:
-        """See Subject."""
+        """See Subject. Raises Refused for a file that is no seed: a mistyped path must not cost a disk."""
         predicted = self.view(Seen(self._wanted, ()))
         if seen.content == self._wanted:
             return Plan((Step.TIDY,) if seen.leftovers else (), predicted)
+        if seen.foreign and not self._may_replace_foreign:
+            raise Refused(
+                "%s %s" % ("remove" if self._wanted is None else "replace", self._path),
+                "it is neither empty nor an ISO 9660 image labelled %s" % LABEL,
+                "Correct the path. If the file may go all the same, set force to true",
+            )
         return Plan((Step.REMOVE if self._wanted is None else Step.WRITE,), predicted)
 
     @contextmanager
@@ -139,6 +151,12 @@ class Seed:
     def warnings(self) -> Sequence[str]:
         """See Subject."""
         return []
+
+
+def _is_seed(descriptor: int) -> bool:
+    """By its primary volume descriptor, at the beginning of sector 16 (ECMA-119, 8.4): any tool's seed counts."""
+    found = os.pread(descriptor, 72, 16 * 2048)
+    return found[:6] == b"\x01CD001" and found[40:].rstrip(b" \0").lower() == LABEL.encode()
 
 
 def _read(descriptor: int, size: int) -> bytes:
