@@ -8,12 +8,14 @@ that a machine writes to, and a commit for which there is no room.
 from __future__ import annotations
 
 import fcntl
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.testbed.faults import leftovers
+from tests.testbed.faults import free_bytes, leftovers, small_disk
 from tests.testbed.images import MIB, holds, info, make, qemu_img, qemu_io
 from tests.testbed.modules import Result, run_module
 
@@ -178,3 +180,78 @@ def test_a_raw_backing_file_is_followed_no_further(tmp_path: Path, loop: tuple[P
     """Its bytes are its guest's, whatever they look like."""
     result = run(tmp_path / "disk.qcow2", backing_file="b.qcow2", backing_format="raw")
     assert result.changed, result.json
+
+
+# Room for a commit
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """The names of an overlay, and of its base on a disk of 6 MiB."""
+    with small_disk(tmp_path, "6m") as folder:
+        yield tmp_path / "disk.qcow2", folder / "base"
+
+
+def with_4_mib(overlay: Path, base: Path, image_format: str) -> None:
+    qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", image_format, overlay)
+    qemu_io(overlay, "write -P 0x77 4M 4M")
+
+
+def commands(result: Result) -> list[str]:
+    return [argv[1] for argv in result.json["commands"]]
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "qcow2 with a snapshot"])
+def test_a_commit_that_does_not_fit_is_found_before_anything_is_written(apart: tuple[Path, Path], kind: str) -> None:
+    overlay, base = apart
+    image_format = kind.split()[0]
+    make(base, image_format, 8 * MIB, "write -P 0x11 0 %s" % ("1M" if kind.endswith("snapshot") else "3M"))
+    if kind.endswith("snapshot"):
+        qemu_img("snapshot", "-c", "one", base)
+        (base.parent / "other").write_bytes(b"x" * MIB)
+    with_4_mib(overlay, base, image_format)
+    before = base.read_bytes(), overlay.read_bytes()
+    result = run(overlay, commit=True)
+    assert result.failed, result.json
+    assert result.json["error"]["kind"] == "storage_failed"
+    assert "commit" not in commands(result)
+    needed, free = result.json["error"]["needed_bytes"], result.json["error"]["free_bytes"]
+    assert 4 * MIB - 512 * 1024 < needed < 6 * MIB
+    assert free < 4 * MIB
+    assert f"Writing {base} failed at {base.parent}: No space left on device." in result.msg
+    assert f"It needs {needed} bytes, and {free} are free there." in result.msg
+    assert (base.read_bytes(), overlay.read_bytes()) == before
+    assert leftovers(base.parent) == leftovers(overlay.parent) == []
+
+
+@pytest.mark.parametrize("kind", ["raw", "qcow2", "raw, reserved"])
+def test_a_commit_over_what_is_there_already_needs_no_room(apart: tuple[Path, Path], kind: str) -> None:
+    overlay, base = apart
+    image_format = kind.split(",")[0]
+    make(base, image_format, 8 * MIB)
+    if "reserved" in kind:
+        with base.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 4 * MIB, 4 * MIB)
+    else:
+        qemu_io(base, "write -P 0x11 4M 4M", image_format=image_format)
+    with_4_mib(overlay, base, image_format)
+    result = run(overlay, commit=True)
+    assert result.changed, result.json
+    holds(base, "0x77 4M 4M", image_format=image_format)
+
+
+def test_a_disk_that_fills_up_during_a_commit(apart: tuple[Path, Path]) -> None:
+    """Nobody can tell beforehand that all of the base's data belongs to its snapshot, too."""
+    overlay, base = apart
+    make(base, "qcow2", 8 * MIB, "write -P 0x11 4M 1M")
+    qemu_img("snapshot", "-c", "one", base)
+    with_4_mib(overlay, base, "qcow2")
+    before = base.read_bytes(), overlay.read_bytes()
+    result = run(overlay, commit=True)
+    assert result.json["error"]["kind"] == "storage_failed", result.json
+    assert f"Writing {base} failed at {base.parent}: No space left on device." in result.msg
+    assert "commit" in commands(result)
+    needed, free = result.json["error"]["needed_bytes"], result.json["error"]["free_bytes"]
+    assert needed > free == free_bytes(base.parent)
+    assert (base.read_bytes(), overlay.read_bytes()) == before
+    assert leftovers(base.parent) == []

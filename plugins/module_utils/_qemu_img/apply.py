@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -92,10 +91,12 @@ class Work:
         try:
             self._carry_out(steps)
         except OSError as error:
-            free = shutil.disk_usage(os.path.dirname(self.desired.path)).free
+            free = self._builder.free_bytes
             needed = self._builder.needed_bytes if error.errno == errno.ENOSPC else None
+            if needed is not None and needed <= free:
+                needed = None  # a figure that explains nothing: what was begun is gone, or others had the room
             raise storage_failed(
-                error, "Writing %s" % self.desired.path, needed_bytes=needed, free_bytes=free
+                error, "Writing %s" % self._builder.writing, needed_bytes=needed, free_bytes=free
             ) from error
         finally:
             self.elapsed_s = time.monotonic() - started
@@ -356,16 +357,19 @@ class Work:
             return
         base = self.seen.below
         untouched = os.stat(self.desired.path)
+        self._builder.begin(base)
         with ExitStack() as stack:
             waiting_for = "another task that works on %s" % base
             stack.enter_context(exclusive(beside(base, "lock"), self.qemu_img.deadline, waiting_for))
             if step.in_place:
                 descriptor = os.open(base, os.O_RDWR | os.O_CLOEXEC)
                 stack.callback(os.close, descriptor)
+                self._builder.refuse_commit_without_room(self._target, Node(base, step.backing.format))
                 self._commit_into(base, step.backing.format)
                 os.fsync(descriptor)
             else:
                 self._commit_into_copy(stack, base, step.backing.format)
+            self._builder.begin(self.desired.path)
             stack.enter_context(self._held("empty"))
             now = os.stat(self.desired.path)
             if (now.st_mtime_ns, now.st_size) != (untouched.st_mtime_ns, untouched.st_size):
@@ -386,7 +390,8 @@ class Work:
     def _commit_into_copy(self, stack: ExitStack, base: str, base_format: Format) -> None:
         stack.enter_context(self._held("replace", base))
         node = self._new_file(stack, beside(base, "new"), base_format, False)
-        self._builder.copy(base, node.path)
+        added = self._builder.added_by_commit(self._target, Node(base, base_format), copied=True)
+        self._builder.copy(base, node.path, added)
         self._commit_into(node.path, base_format)
         prove(node, None, self.desired, self.qemu_img)
         inherit(base, node.path)

@@ -15,7 +15,7 @@ from .._core.errors import CommandFailed, StorageFailed
 from .._core.files import clone, copy_sparse
 from .model import Desired, Format
 from .parse import parse_measure
-from .room import data_bytes
+from .room import Added, data_bytes, data_side_by_side
 from .tool import SECRET_ID, Node, QemuImg, option_list
 
 # How a conversion writes: through the page cache with a flush at its end; see docs/benchmarks.md for the
@@ -27,16 +27,31 @@ LOSSES = ("Failed to flush", "Lost persistent bitmaps")
 # All that some of QEMU's drivers (VDI's) say of a failed write.
 NO_CAUSE = "Error writing"
 NO_CAUSE_ADVICE = "Free space if there is none, else look at the host's disk; its kernel log names the fault."
+NOTHING_ADDED = Added()
 STAT_BLOCK_BYTES = 512  # st_blocks counts these, whatever the file system's own are
 
 
 class Builder:
-    """Writes images for one task. ``needed_bytes`` is the best known figure, for the message about a full disk."""
+    """Writes images for one task.
+
+    For the message about a full disk, ``writing`` is the file whose content is being written, wherever that grows, and
+    ``needed_bytes`` the best known figure for it.
+    """
 
     def __init__(self, desired: Desired, qemu_img: QemuImg) -> None:
         self._desired = desired
         self._qemu_img = qemu_img
         self.needed_bytes = desired.size_bytes
+        self.writing = desired.path
+
+    def begin(self, path: str) -> None:
+        """What is written from now on is the content of this file."""
+        self.writing, self.needed_bytes = path, None
+
+    @property
+    def free_bytes(self) -> int:
+        """Where the file that is being written lies."""
+        return shutil.disk_usage(os.path.dirname(self.writing)).free
 
     def run(self, words: Sequence[str], doing: str, *nodes: Node, ok: Sequence[int] = (0,)) -> None:
         """A command that writes; its own words for a full disk become ours, with figures."""
@@ -44,7 +59,7 @@ class Builder:
         if done.rc in ok and not any(loss in done.stderr for loss in LOSSES):
             return
         if os.strerror(errno.ENOSPC) in done.stderr:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.dirname(self._desired.path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.path.dirname(self.writing))
         advice = NO_CAUSE_ADVICE if NO_CAUSE in done.stderr else ""
         raise CommandFailed(doing, done.argv, done.rc, done.stderr, advice)
 
@@ -95,38 +110,58 @@ class Builder:
             return
         # Only one file can be counted: a trusted source may have its data in several, an image that is rebuilt has not.
         is_one_file = source.alone or source.path == self._desired.path
-        if measured > self._free_bytes() and is_one_file:
+        if measured > self.free_bytes and is_one_file:
             counted = data_bytes(source, self._qemu_img)
             self.refuse_without_room(counted, why=" (the zeros in %s were left out of account)" % source.path)
             return
         self.refuse_without_room(measured)
-
-    def _free_bytes(self, folder: str | None = None) -> int:
-        return shutil.disk_usage(folder or os.path.dirname(self._desired.path)).free
 
     def _measure(self, source: Node) -> int:
         """Bytes that the content takes as a qcow2; raw files are as sparse. Explicit zeros count: an upper bound."""
         words = ["measure", "--output=json", "-O", "qcow2", *source.arguments()]
         return parse_measure(self._qemu_img.run(words, "measuring %s" % source.path, [source]).stdout)
 
-    def refuse_without_room(self, needed: int, folder: str | None = None, why: str = "") -> None:
+    def refuse_without_room(self, needed: int, why: str = "") -> None:
         """Raise StorageFailed, which ``why`` explains, if less is free."""
-        free = self._free_bytes(folder)
+        free = self.free_bytes
         if needed > free:
-            where = folder or os.path.dirname(self._desired.path)
-            raise StorageFailed("Writing %s%s" % (self._desired.path, why), where, errno.ENOSPC, needed, free)
+            where = os.path.dirname(self.writing)
+            raise StorageFailed("Writing %s%s" % (self.writing, why), where, errno.ENOSPC, needed, free)
 
-    def copy(self, path: str, new_path: str) -> None:
-        """The same bytes in a new file, by reference where the file system can."""
+    def refuse_commit_without_room(self, overlay: Node, base: Node) -> None:
+        """Raise StorageFailed for a commit in place that surely doesn't fit."""
+        added = self.added_by_commit(overlay, base)
+        self.needed_bytes = added.most
+        self.refuse_without_room(added.sure)
+
+    def added_by_commit(self, overlay: Node, base: Node, copied: bool = False) -> Added:
+        """What the overlay's data adds to ``base``, or to its copy. How much surely, is found out only if all of it
+        might not fit.
+        """
+        most = self._measure(overlay._replace(alone=True))
+        allocated = os.stat(base.path).st_blocks * STAT_BLOCK_BYTES
+        if most + (allocated if copied else 0) <= self.free_bytes:
+            return Added(0, most)
+        fresh, data = data_side_by_side(overlay, base, self._qemu_img)
+        # In place, room that was given to the file beforehand may lie just where it is needed.
+        reserved = 0 if copied else max(0, allocated - data)
+        return Added(max(0, fresh - reserved), max(most, fresh))
+
+    def copy(self, path: str, new_path: str, added: Added = NOTHING_ADDED) -> None:
+        """The same bytes in a new file, by reference where the file system can.
+
+        Raises StorageFailed, before anything is written, where they don't fit with what is to be ``added``.
+        """
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             new = os.open(new_path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                if clone(source, new):
-                    return
-                self.needed_bytes = os.fstat(source).st_blocks * STAT_BLOCK_BYTES
-                self.refuse_without_room(self.needed_bytes, os.path.dirname(path))
-                copy_sparse(source, new, self._qemu_img.deadline)
+                cloned = clone(source, new)
+                copied = 0 if cloned else os.fstat(source).st_blocks * STAT_BLOCK_BYTES
+                self.needed_bytes = copied + added.most or self.needed_bytes
+                self.refuse_without_room(copied + added.sure)
+                if not cloned:
+                    copy_sparse(source, new, self._qemu_img.deadline)
             finally:
                 os.close(new)
         finally:

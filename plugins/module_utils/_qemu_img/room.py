@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """How much room an image's content really takes, for the case that `qemu-img measure` asks for too much: it counts
-zeros that were written as data, and a conversion leaves them out.
+zeros that were written as data, and a conversion leaves them out; and a commit needs none where data is replaced.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._core.wait import Deadline, check_reader
 from .model import Format
@@ -51,6 +51,60 @@ def _opened(node: Node) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+class Added(NamedTuple):
+    """Bytes by which a commit makes its backing file grow: surely, and at most."""
+
+    sure: int = 0
+    most: int = 0
+
+
+def data_side_by_side(overlay: Node, base: Node, qemu_img: QemuImg) -> tuple[int, int]:
+    """Bytes of an overlay's own data where the image below holds none, and bytes that the image below holds.
+
+    Raises TimedOut, CommandFailed.
+    """
+    above, below = (_data_extents(node, qemu_img) for node in (overlay._replace(alone=True), base))
+    both = 0
+    at = 0
+    for start, end in above:
+        while at < len(below) and below[at][1] <= start:
+            at += 1
+        for other in range(at, len(below)):
+            if below[other][0] >= end:
+                break
+            both += min(end, below[other][1]) - max(start, below[other][0])
+    return _total(above) - both, _total(below)
+
+
+def _data_extents(node: Node, qemu_img: QemuImg) -> list[tuple[int, int]]:
+    reader = _Extents()
+    words = ["map", "-U", "--output=json", *node.arguments()]
+    qemu_img.run(words, "mapping %s" % node.path, [node], on_output=reader.feed)
+    reader.finish()
+    return reader.found
+
+
+def _total(extents: list[tuple[int, int]]) -> int:
+    return sum(end - start for start, end in extents)
+
+
+class _Extents(MapReader):
+    """Beginnings and ends of the data of the image itself, what adjoins as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[int, int]] = []
+
+    def take(self, extent: Mapping[str, Any]) -> None:
+        """See MapReader."""
+        if extent["depth"] or extent["zero"] or not extent["data"]:
+            return
+        start, end = int(extent["start"]), int(extent["start"]) + int(extent["length"])
+        if self.found and self.found[-1][1] == start:
+            start = self.found.pop()[0]
+        self.found.append((start, end))
 
 
 class _Counter(MapReader):
