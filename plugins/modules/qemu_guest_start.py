@@ -322,7 +322,8 @@ guest:
       sample: running
     status:
       description:
-        - QEMU's own word for the state, or null where its monitor didn't answer at once. It then counts as running.
+        - QEMU's own word for the state, or null where its monitor didn't answer at once. It then counts as running,
+          and there is a warning with the reason.
       type: str
       returned: success
       sample: running

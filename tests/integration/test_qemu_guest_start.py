@@ -276,7 +276,20 @@ def test_a_monitor_that_is_held_keeps_nobody_waiting(bench: Bench) -> None:
         result = bench.start()
     assert not result.changed
     assert (result.json["guest"]["state"], result.json["guest"]["status"]) == ("running", None)
+    assert "its monitor doesn't answer: it gave no greeting, because another client" in str(result.json["warnings"])
     assert result.json["elapsed_s"] < 2
+
+
+def test_a_guest_whose_process_is_stopped_is_told_and_left_alone(bench: Bench) -> None:
+    pid = bench.start().json["guest"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    for check in (False, True):
+        result = bench.start(check=check)
+        assert not result.changed
+        assert (result.json["guest"]["state"], result.json["guest"]["status"]) == ("running", None)
+        assert "its monitor doesn't answer: process %d is stopped" % pid in str(result.json["warnings"])
+    os.kill(pid, signal.SIGCONT)
+    assert "warnings" not in bench.start().json
 
 
 @pytest.mark.parametrize(("paused", "first_sent"), [("resume", "cont"), ("force", "quit")], ids=["resume", "force"])

@@ -235,7 +235,7 @@ def open_monitor(path: str, deadline: Deadline) -> Monitor:
         return monitor
     reason = failure(monitor)
     monitor.close()
-    raise MonitorFailed(path, reason, _EXPLAINED[reason])
+    raise MonitorFailed(path, reason, EXPLAINED[reason])
 
 
 def failure(monitor: Monitor) -> str:
@@ -273,7 +273,7 @@ def unix_listeners(path: str) -> list[int]:
     return [int(row[6]) for row in _unix_sockets(path) if row[3] == "00010000"]
 
 
-_EXPLAINED = {
+EXPLAINED = {
     "absent": "there is no such socket",
     "refused": "nobody listens there",
     "busy": "it gave no greeting, because another client holds it",

@@ -15,8 +15,9 @@ from .._core.converge import Plan
 from .._core.wait import Deadline
 from .places import check_folder, places
 from .process import pidfile_owner
+from .process import stat as process_stat
 from .record import Definition, Phase, Record, definition, differing, digest, record_of
-from .status import RESUMABLE, state_of, status
+from .status import RESUMABLE, Answer, ask, state_of
 
 View = Mapping[str, object]
 
@@ -32,12 +33,13 @@ class Step(str, Enum):
 
 class Seen(NamedTuple):
     """``pid`` is None without a process; ``record`` is None if nothing is known of that process's start; ``status`` is
-    QEMU's own word, None where its monitor doesn't answer.
+    QEMU's own word, None where its monitor doesn't answer; ``silence`` tells why not.
     """
 
     pid: int | None
     record: Record | None
     status: str | None = None
+    silence: str = ""
 
     @property
     def starting(self) -> bool:
@@ -75,8 +77,14 @@ class Guest:
         pid = pidfile_owner(here.pidfile)
         self._seen = Seen(None, None)
         if pid is not None:
-            self._seen = Seen(pid, record_of(here.record, pid), status(here.qmp_socket, self._deadline))
+            self._seen = Seen(pid, record_of(here.record, pid), *self._asked(pid))
         return self._seen
+
+    def _asked(self, pid: int) -> Answer:
+        process = process_stat(pid)
+        if process is not None and process.state in ("T", "t"):
+            return Answer(None, "process %d is stopped, by SIGSTOP or a debugger" % pid)
+        return ask(self._places.qmp_socket, self._deadline)
 
     def plan(self, seen: Seen) -> Plan[Step]:
         """See Subject."""
@@ -163,7 +171,12 @@ class Guest:
 
     def _said_of_status(self) -> Iterator[str]:
         word = self._seen.status
-        if word in RESUMABLE and not self._may_resume:
+        if self._seen.silence:
+            yield (
+                "The guest %s is up, but its monitor doesn't answer: %s. Whether it runs is not known."
+                % (self._name, self._seen.silence)
+            )
+        elif word in RESUMABLE and not self._may_resume:
             yield (
                 "The guest %s is up, but doesn't run: QEMU calls it %s. It was left so; paused: resume would resume it."
                 % (self._name, word)

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .._core.errors import LifecycleError
 from .._core.wait import Deadline
 from .model import STATES, State
-from .qmp import Monitor, converse, execute, open_monitor
+from .qmp import EXPLAINED, Monitor, converse, execute, failure, open_monitor
 
 # A monitor answers in milliseconds. One that is held by another client never does, and a look must not wait for that.
 ANSWER_S = 0.5
@@ -30,15 +32,26 @@ class NotResumed(LifecycleError):
         )
 
 
-def status(qmp_socket: str, deadline: Deadline) -> str | None:
-    """QEMU's word for the state of the guest behind a monitor; None where that doesn't answer at once."""
+class Answer(NamedTuple):
+    """QEMU's word for the state of a guest, or None and why its monitor gave none."""
+
+    status: str | None
+    silence: str = ""
+
+
+def ask(qmp_socket: str, deadline: Deadline) -> Answer:
+    """What the monitor at this socket answers at once."""
     monitor = Monitor(qmp_socket)
-    monitor.negotiate()
-    number = monitor.send("query-status")
-    converse([monitor], deadline, ANSWER_S)
-    monitor.close()
-    answer = monitor.replies.get(number)
-    return answer.value["status"] if answer is not None and answer.value else None
+    try:
+        monitor.negotiate()
+        number = monitor.send("query-status")
+        converse([monitor], deadline, ANSWER_S)
+        answer = monitor.replies.get(number)
+        if answer is not None and answer.value:
+            return Answer(answer.value["status"])
+        return Answer(None, EXPLAINED[failure(monitor)])
+    finally:
+        monitor.close()
 
 
 def state_of(word: str | None) -> State:
