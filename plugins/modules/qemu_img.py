@@ -98,6 +98,9 @@ options:
       - Of an existing image C(compat), C(lazy_refcounts) and C(refcount_bits) are amended. Others that differ are
         refused, or with O(force=true) reached by a conversion that keeps the content. What an image doesn't show, such
         as C(preallocation), is compared with what it was made with, as far as this collection made it.
+      - A conversion of the image into itself, also the one that O(size) takes of V(vmdk), V(vdi), V(vhdx) and V(vpc),
+        keeps the options that the image shows and those that this collection made it with, unless others are declared
+        here or the format changes. An image that is made anew from O(source) has the declared ones only.
       - One path is one file, so of VMDK's C(subformat) only C(monolithicSparse) and C(streamOptimized) are accepted.
     type: dict
     default: {}

@@ -27,11 +27,11 @@ from .._core.locks import exclusive
 from .._core.names import beside
 from . import record as records
 from .build import STAT_BLOCK_BYTES, Builder
-from .differences import remembered
 from .download import Attempt, fetch
 from .examine import check
 from .extras import Named
 from .glance import stale
+from .keep import declared_shape, kept_shape, remembered
 from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen, SourceIdentity
 from .prove import prove, refuse_corrupt, refuse_rounded
 from .refusals import cut_off, not_the_source
@@ -84,9 +84,11 @@ class Work:
         self._builder = Builder(desired, qemu_img)
         self._identity = seen.record.source if seen.record else None
         self._new_descriptor = -1
+        self._steps: Sequence[Step] = ()
 
     def carry_out(self, steps: Sequence[Step]) -> None:
         """All steps, in order. When one fails the target is what it was, or what a completed step made of it."""
+        self._steps = steps
         started = time.monotonic()
         try:
             self._carry_out(steps)
@@ -317,7 +319,8 @@ class Work:
         if isinstance(step, Create):
             self._builder.create(node, step.size_bytes, self.desired.options, self._declared_backing())
         elif isinstance(step, Rebuild) and info is not None:
-            self._builder.convert(self._target, node, info.virtual_size_bytes, step.size_bytes)
+            shape = kept_shape(self.desired, self.seen)
+            self._builder.convert(self._target, node, info.virtual_size_bytes, step.size_bytes, shape)
         elif isinstance(step, Copy):
             self._builder.copy(self.desired.path, node.path)
 
@@ -331,7 +334,7 @@ class Work:
         size = content.virtual_size_bytes if size_bytes is None else size_bytes
         if size < content.virtual_size_bytes and not self.desired.allow_shrink:
             raise cut_off(self.desired, content.virtual_size_bytes)
-        self._builder.convert(content.node, node, content.virtual_size_bytes, size)
+        self._builder.convert(content.node, node, content.virtual_size_bytes, size, declared_shape(self.desired))
 
     def _publish(self) -> None:
         if self.seen.exists:
@@ -344,7 +347,7 @@ class Work:
 
     def _remember(self, path: str) -> None:
         """Write the record of the image."""
-        shaped = remembered(self.desired, self.seen)
+        shaped = remembered(self.desired, self.seen, self._steps)
         record = Record(self.desired.format, self._identity, shaped, self.qemu_img.version())
         records.write(path, record, self.desired.path)
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from .._core.errors import CommandFailed, StorageFailed
 from .._core.files import clone, copy_sparse
+from .keep import Shape
 from .model import Desired, Format
 from .parse import parse_measure
 from .room import Added, data_bytes, data_side_by_side
@@ -73,7 +74,7 @@ class Builder:
         creation = option_list(self._creation_options(node, options))
         words = ["create", "-q", "-f", node.format.value, *creation, *backing]
         size = [] if size_bytes is None else [str(size_bytes)]
-        preallocated = self._preallocated(size_bytes)
+        preallocated = _preallocated(size_bytes, options)
         if preallocated:
             self.refuse_without_room(preallocated)
         self.run([*words, node.path, *size], "creating %s" % self._desired.path, node)
@@ -88,25 +89,22 @@ class Builder:
             options.update({"encrypt.%s" % name: value for name, value in self._desired.encryption.options})
         return options
 
-    def _preallocated(self, size_bytes: int | None) -> int:
-        return size_bytes or 0 if self._desired.options.get("preallocation") in ("falloc", "full") else 0
-
-    def convert(self, source: Node, node: Node, content_bytes: int, size_bytes: int) -> None:
+    def convert(self, source: Node, node: Node, content_bytes: int, size_bytes: int, shape: Shape) -> None:
         """Create the new image in its final size, then write the content into it: so every format can be resized."""
         if size_bytes < content_bytes:
             source = source._replace(size_bytes=size_bytes)
-        self._refuse_what_does_not_fit(source, self._preallocated(size_bytes))
-        self.create(node, size_bytes, self._desired.options)
-        words = ["convert", "-n", "--target-is-zero", *WRITE_FLAGS, *(["-c"] if self._desired.compress else [])]
+        self._refuse_what_does_not_fit(source, _preallocated(size_bytes, shape.options), shape.compress)
+        self.create(node, size_bytes, shape.options)
+        words = ["convert", "-n", "--target-is-zero", *WRITE_FLAGS, *(["-c"] if shape.compress else [])]
         words += [*source.arguments(), *_target_arguments(node)]
         self.run(words, "converting %s to %s" % (source.path, self._desired.path), source, node)
 
-    def _refuse_what_does_not_fit(self, source: Node, preallocated: int) -> None:
+    def _refuse_what_does_not_fit(self, source: Node, preallocated: int, compress: bool) -> None:
         """Before anything is written, and only what surely doesn't fit: a measurement that does settles it cheaply."""
         measured = self._measure(source)
         self.needed_bytes = max(measured, preallocated)
         self.refuse_without_room(preallocated)
-        if self._desired.compress:  # nobody can tell beforehand how small the data will get
+        if compress:  # nobody can tell beforehand how small the data will get
             return
         # Only one file can be counted: a trusted source may have its data in several, an image that is rebuilt has not.
         is_one_file = source.alone or source.path == self._desired.path
@@ -166,6 +164,10 @@ class Builder:
                 os.close(new)
         finally:
             os.close(source)
+
+
+def _preallocated(size_bytes: int | None, options: Mapping[str, str]) -> int:
+    return size_bytes or 0 if options.get("preallocation") in ("falloc", "full") else 0
 
 
 def _target_arguments(node: Node) -> list[str]:

@@ -132,13 +132,6 @@ def arguments(desired: Desired) -> dict[str, str]:
     return shaped
 
 
-def remembered(desired: Desired, seen: Seen) -> dict[str, str]:
-    """The arguments that the next record will hold: what is declared now, over what was known of the image."""
-    if not seen.exists or desired.source is not None or seen.record is None:
-        return arguments(desired)
-    return {**seen.record.arguments, **arguments(desired)}
-
-
 def is_recorded(desired: Desired, seen: Seen) -> bool:
     """Whether the image is known to be made from the declared source with the declared arguments."""
     if desired.source is None or seen.record is None:

@@ -21,7 +21,9 @@ from .differences import (
     rebuild_reasons,
     unlike,
 )
+from .keep import kept_shape
 from .model import Desired, Format, ImageInfo, RepairMode, Seen
+from .options import check_values
 from .predict import predicted
 from .refusals import (
     cut_off,
@@ -88,6 +90,7 @@ def _new(desired: Desired, seen: Seen) -> list[Step]:
             raise BadInput("source", "%s is not there" % desired.source.shown, "Correct the path")
         first = Seed(_seeded_size(desired, seen))
     elif desired.backing is not None and desired.backing.stored:
+        _refuse_preallocated_overlay(desired)
         first = Create(desired.size_bytes or (seen.backing.virtual_size_bytes if seen.backing else None))
     elif desired.size_bytes is None:
         raise BadInput(
@@ -96,6 +99,16 @@ def _new(desired: Desired, seen: Seen) -> list[Step]:
     else:
         first = Create(desired.size_bytes)
     return [first, *_inner(desired, (), ())]
+
+
+def _refuse_preallocated_overlay(desired: Desired) -> None:
+    options = desired.options
+    if options.get("preallocation", "off") != "off" and options.get("extended_l2") != "on":
+        raise BadInput(
+            "options.preallocation",
+            "a new overlay can only be preallocated with extended_l2",
+            "Add extended_l2: true, or leave preallocation out",
+        )
 
 
 def _seeded_size(desired: Desired, seen: Seen) -> int | None:
@@ -219,6 +232,7 @@ def _rebuild(desired: Desired, seen: Seen, info: ImageInfo) -> Rebuild | None:
             "it would lose its %s" % " and its ".join(losses),
             "Remove those first (snapshots: and bitmaps: with state: absent, backing_file: '' to make it stand alone)",
         )
+    check_values(desired.format, kept_shape(desired, seen).options)
     return Rebuild(size, size < info.virtual_size_bytes)
 
 

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from .differences import AMENDABLE, remembered, shown_encryption
+from .differences import AMENDABLE, shown_encryption
 from .found import CheckResult
+from .keep import declared_shape, kept_shape, remembered
 from .model import CHECKED_FORMATS, Desired, Format, ImageInfo, Record, RepairMode, Seen
 from .steps import (
     WHOLE,
@@ -35,7 +36,9 @@ def predicted(desired: Desired, seen: Seen, steps: list[Step]) -> dict[str, obje
     for step in steps:
         info = _after(info, step)
     if any(isinstance(step, (Create, Seed, Rebuild)) for step in steps):
-        visible = {name: value for name, value in desired.options.items() if name in _VISIBLE.get(desired.format, ())}
+        is_rebuilt = any(isinstance(step, Rebuild) for step in steps)
+        options = (kept_shape(desired, seen) if is_rebuilt else declared_shape(desired)).options
+        visible = {name: value for name, value in options.items() if name in _VISIBLE.get(desired.format, ())}
         visible.update(shown_encryption(desired))
         info = info._replace(format=desired.format, options=visible, encrypted=desired.encryption is not None)
     check = CheckResult(0, 0) if desired.repair is not RepairMode.NONE and desired.format in CHECKED_FORMATS else None
@@ -43,7 +46,7 @@ def predicted(desired: Desired, seen: Seen, steps: list[Step]) -> dict[str, obje
         exists=True, info=info, leftovers=(), left_below=(), backing_is_current=True, commit_to=None, check=check
     )
     if any(isinstance(step, (Adopt, CommitDown, *WHOLE)) for step in steps):
-        after = after._replace(record=Record(desired.format, None, remembered(desired, seen), ""))
+        after = after._replace(record=Record(desired.format, None, remembered(desired, seen, steps), ""))
     shown = view(desired, after)
     if desired.source is not None:
         shown["made_from"] = desired.source.shown

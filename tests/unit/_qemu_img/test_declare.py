@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import BadInput
@@ -107,6 +109,26 @@ def test_a_checksum_may_be_written_in_capitals():
     assert declare(source="/s", checksum=SHA.upper()).source.checksum == ("sha256", SHA[7:])
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"options": {"refcount_bits": 1, "cluster_size": 512}},
+        {"options": {"refcount_bits": 64, "cluster_size": "2M", "compat": "v3"}},
+        {"options": {"refcount_bits": 16, "lazy_refcounts": False, "compat": "0.10", "preallocation": "metadata"}},
+        {"options": {"extended_l2": True, "cluster_size": "16K"}},
+        {"format": "vdi", "options": {"preallocation": "full"}},
+        {"format": "vhdx", "options": {"block_size": "256M"}},
+    ],
+    ids=str,
+)
+def test_the_utmost_values_of_options(tmp_path, params):
+    """They pass here and qemu-img makes them."""
+    wanted = declare(**params)
+    given = ",".join("%s=%s" % option for option in wanted.options.items())
+    words = ["qemu-img", "create", "-q", "-f", wanted.format.value, "-o", given, str(tmp_path / "image"), "1M"]
+    subprocess.run(words, check=True)
+
+
 def test_a_relative_path_becomes_absolute():
     assert declare(path="a.qcow2").path.startswith("/")
     assert declare(path="/images/../a.qcow2").path == "/a.qcow2"
@@ -127,6 +149,22 @@ def test_a_relative_path_becomes_absolute():
         ({"bitmaps": [{"name": "a", "state": "present", "granularity": "256"}]}, "'256' is no power of two"),
         ({"encrypt": {"secret": "x" * 4097, "options": {}}}, "encrypt.secret: it is longer than 4096 bytes"),
         ({"encrypt": {"secret": "\udcff", "options": {}}}, "encrypt.secret: it is no valid UTF-8"),
+        ({"options": {"refcount_bits": 3}}, "options.refcount_bits: 3 is no power of two from 1 to 64"),
+        ({"options": {"refcount_bits": 128}}, "options.refcount_bits: 128 is no power of two"),
+        ({"options": {"refcount_bits": "\N{FULLWIDTH DIGIT EIGHT}"}}, "is no power of two"),
+        ({"options": {"refcount_bits": 8, "compat": "0.10"}}, "options.compat: 0.10 can't have refcount_bits: 8"),
+        ({"options": {"lazy_refcounts": True, "compat": "0.10"}}, "can't have lazy_refcounts: on"),
+        ({"options": {"compat": "2"}}, "options.compat: qcow2 has no compatibility level '2'"),
+        ({"options": {"cluster_size": "3M"}}, "options.cluster_size: 3145728 is no power of two from 512 to 2M"),
+        ({"options": {"cluster_size": 1000}}, "is no power of two from 512 to 2M"),
+        ({"options": {"cluster_size": "4M"}}, "is no power of two from 512 to 2M"),
+        (
+            {"options": {"cluster_size": "8K", "extended_l2": True}},
+            "options.extended_l2: it needs clusters of 16K or more",
+        ),
+        ({"options": {"preallocation": "some"}}, "Use off or metadata or falloc or full"),
+        ({"format": "raw", "options": {"preallocation": "metadata"}}, "format raw has no 'metadata'"),
+        ({"format": "vhdx", "options": {"block_size": "3M"}}, "is no power of two from 1M to 256M"),
         ({"format": "vmdk", "options": {"subformat": "monolithicFlat"}}, "would put the image's data into other files"),
         ({"format": "vmdk", "options": {"subformat": "twoGbMaxExtentSparse"}}, "use monolithicSparse"),
         ({"format": "vmdk", "options": {"subformat": "twoGbMaxExtentFlat"}}, "One path is one image"),
