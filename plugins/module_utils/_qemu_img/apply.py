@@ -85,6 +85,7 @@ class Work:
         self._identity = seen.record.source if seen.record else None
         self._new_descriptor = -1
         self._steps: Sequence[Step] = ()
+        self._content_seen = seen.source
 
     def carry_out(self, steps: Sequence[Step]) -> None:
         """All steps, in order. When one fails the target is what it was, or what a completed step made of it."""
@@ -189,6 +190,7 @@ class Work:
         content = stack.enter_context(opened(source, self.qemu_img))
         if self.desired.source is source and self.seen.source is not None:
             content.refuse_if_changed(self.seen.source.identity)  # what was proved and decided upon is this very file
+        self._content_seen = content.seen
         return content
 
     def _identity_of(self, content: OpenSource) -> SourceIdentity:
@@ -347,7 +349,7 @@ class Work:
 
     def _remember(self, path: str) -> None:
         """Write the record of the image."""
-        shaped = remembered(self.desired, self.seen, self._steps)
+        shaped = remembered(self.desired, self.seen, self._steps, self._content_seen)
         record = Record(self.desired.format, self._identity, shaped, self.qemu_img.version())
         records.write(path, record, self.desired.path)
 

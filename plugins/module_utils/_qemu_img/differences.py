@@ -26,6 +26,9 @@ READABLE_ENCRYPTION = ("cipher-alg", "cipher-mode", "hash-alg", "ivgen-alg")
 AMENDABLE = ("compat", "lazy_refcounts", "refcount_bits", "data_file_raw")
 
 
+HEADER_FORMAT = "source_header_format"  # what the record says of a source beside what it was read as
+
+
 def is_at_rest(desired: Desired, seen: Seen) -> bool:
     """Whether nothing is to be done."""
     if seen.leftovers or seen.left_below or seen.exists != desired.present:
@@ -89,6 +92,11 @@ def shown_encryption(desired: Desired) -> dict[str, str]:
     return {"encrypt.%s" % name: value for name, value in options if name in READABLE_ENCRYPTION}
 
 
+def is_locked(desired: Desired, info: ImageInfo) -> bool:
+    """Whether the image's content can't be read for want of its passphrase."""
+    return info.encrypted and desired.encryption is None
+
+
 def needs_repair(desired: Desired, seen: Seen) -> bool:
     """Whether a check was asked for and found something."""
     found = seen.check
@@ -127,7 +135,8 @@ def arguments(desired: Desired) -> dict[str, str]:
     """What shaped the image besides its source and can't be read back from it; kept in the record."""
     shaped = {"options.%s" % name: value for name, value in desired.options.items()}
     if desired.source is not None:
-        shaped["source_format"] = desired.source.format.value if desired.source.format else ""
+        if desired.source.format is not None:
+            shaped["source_format"] = desired.source.format.value
         shaped["compress"] = "on" if desired.compress else "off"
     return shaped
 
@@ -143,11 +152,17 @@ def is_recorded(desired: Desired, seen: Seen) -> bool:
 
 
 def differing_arguments(desired: Desired, record: Record, info: ImageInfo | None) -> list[str]:
-    """Arguments that were others when the image was made, as far as the image itself doesn't show them."""
+    """Arguments that were others when the image was made, as far as the image itself doesn't show them.
+
+    A source whose format isn't declared is read as its header says, and that was remembered.
+    """
+    declared = arguments(desired)
+    if desired.source is not None and HEADER_FORMAT in record.arguments:
+        declared.setdefault("source_format", record.arguments[HEADER_FORMAT])
     visible = {"options.%s" % name for name in (info.options if info else {})}
     return sorted(
         name
-        for name, value in arguments(desired).items()
+        for name, value in declared.items()
         if name not in visible and name in record.arguments and record.arguments[name] != value
     )
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .differences import arguments
-from .model import Desired, Format, Seen
+from .differences import HEADER_FORMAT, arguments
+from .model import Desired, Format, Seen, SourceSeen
 from .options import OWN_OPTIONS, SINGLE_FILE_SUBFORMATS
 from .steps import Adopt, Create, Rebuild, Seed, Step
 
@@ -53,19 +53,27 @@ def _is_kept(desired: Desired, name: str, value: str) -> bool:
     return desired.format is not Format.VMDK or name != "subformat" or value in SINGLE_FILE_SUBFORMATS
 
 
-def remembered(desired: Desired, seen: Seen, steps: Sequence[Step]) -> dict[str, str]:
+def remembered(desired: Desired, seen: Seen, steps: Sequence[Step], content: SourceSeen | None) -> dict[str, str]:
     """The arguments that the record will hold after ``steps``: what the image was made with, as far as that is known.
 
-    An adopted image counts as made with what is declared.
+    An adopted image counts as made with what is declared. ``content`` is the source that was read for it.
     """
+    declared = {**arguments(desired), **_formats(content)}
     if any(isinstance(step, (Create, Seed)) for step in steps):
-        return arguments(desired)
+        return declared
     known = dict(seen.record.arguments) if seen.record else {}
     if any(isinstance(step, Adopt) for step in steps):
-        known.update(arguments(desired))
+        known.update(declared)
     if any(isinstance(step, Rebuild) for step in steps):
         return _rebuilt(desired, seen, known)
     return known
+
+
+def _formats(content: SourceSeen | None) -> dict[str, str]:
+    if content is None or content.format is None:
+        return {}
+    header_format = content.header_format.value if content.header_format else ""
+    return {"source_format": content.format.value, HEADER_FORMAT: header_format}
 
 
 def _rebuilt(desired: Desired, seen: Seen, known: Mapping[str, str]) -> dict[str, str]:

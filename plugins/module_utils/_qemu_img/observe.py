@@ -10,7 +10,7 @@ import os
 
 from .._core.errors import CommandFailed, LifecycleError
 from . import record as records
-from .differences import has_unknown_option, is_current_backing, needs_source
+from .differences import has_unknown_option, is_current_backing, is_locked, needs_source
 from .examine import (
     backing_seen,
     check,
@@ -25,6 +25,7 @@ from .extents import extents_of
 from .glance import stale, with_source_identity
 from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen
 from .plan import plan
+from .refusals import refuse_look
 from .source import has_content_of, opened
 from .steps import Create, Rebuild, Seed
 from .tool import Node, QemuImg
@@ -72,6 +73,8 @@ class Observer:
         record = records.read(desired.path)
         seen = seen._replace(info=self._info(record), record=record)
         info = seen.info
+        if info is not None and is_locked(desired, info):
+            refuse_look(desired, info)
         if info is not None and info.backing_file is not None:
             refuse_loop(desired.path, info, self.qemu_img)
             if desired.commit:
@@ -128,7 +131,7 @@ class Observer:
                 content.prove(self.qemu_img.deadline)
                 self._proved = content.identity
             seen = seen._replace(source=content.seen)
-            if seen.info is not None and seen.info.format is self._desired.format:
+            if seen.info is not None and self._is_comparable(seen.info):
                 status = os.stat(self._desired.path)
                 key = (content.identity, status.st_ino, status.st_mtime_ns, status.st_size)
                 if key not in self._same:
@@ -137,6 +140,9 @@ class Observer:
                     )
                 seen = seen._replace(same_content=self._same[key])
         return seen
+
+    def _is_comparable(self, info: ImageInfo) -> bool:
+        return info.format is self._desired.format and not is_locked(self._desired, info)
 
     def _with_backing(self, seen: Seen) -> Seen:
         """The declared backing file, looked at only when it is not the current one."""

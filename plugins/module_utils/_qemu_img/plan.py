@@ -13,6 +13,7 @@ from .._core.errors import BadInput, Refused
 from .differences import (
     RESIZABLE,
     amended,
+    is_locked,
     is_made_otherwise,
     is_rebased,
     is_recorded,
@@ -68,7 +69,7 @@ def plan(desired: Desired, seen: Seen) -> Plan[Step]:
         return Plan((), {})
     if seen.holders:
         refuse_in_use(desired, seen, steps)
-    if seen.info is not None and seen.info.encrypted and desired.encryption is None:
+    if seen.info is not None and is_locked(desired, seen.info):
         refuse_without_secret(desired, steps)
     if seen.other_files:
         refuse_scattered(desired, seen, steps)
@@ -205,6 +206,12 @@ def _seed_or_adopt(desired: Desired, seen: Seen, info: ImageInfo) -> list[Step]:
     if info.format is desired.format and not (desired.force and is_made_otherwise(desired, seen)):
         if seen.same_content:
             return [Adopt(compared=True)]
+        if is_locked(desired, info) and not desired.force:
+            raise BadInput(
+                "encrypt",
+                "%s is encrypted, and can't be compared with the source without its passphrase" % desired.path,
+                "Give it, or leave source out to keep the image; force: true makes it anew, and not encrypted",
+            )
         if seen.same_content is None and not desired.force:
             return [Adopt(compared=False)]
     if desired.force:

@@ -46,7 +46,7 @@ def predicted(desired: Desired, seen: Seen, steps: list[Step]) -> dict[str, obje
         exists=True, info=info, leftovers=(), left_below=(), backing_is_current=True, commit_to=None, check=check
     )
     if any(isinstance(step, (Adopt, CommitDown, *WHOLE)) for step in steps):
-        after = after._replace(record=Record(desired.format, None, remembered(desired, seen, steps), ""))
+        after = after._replace(record=Record(desired.format, None, remembered(desired, seen, steps, seen.source), ""))
     shown = view(desired, after)
     if desired.source is not None:
         shown["made_from"] = desired.source.shown

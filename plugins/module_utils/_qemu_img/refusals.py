@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from .._core.errors import BadInput, Refused
-from .differences import differing_arguments
-from .model import Desired, ImageInfo, Record, Seen
+from .differences import differing_arguments, is_locked
+from .model import Desired, ImageInfo, Record, RepairMode, Seen
 from .steps import Adopt, Create, Remove, Seed, Step, Sweep, SweepBelow
 
 
@@ -48,7 +48,7 @@ def lost_by_conversion(desired: Desired, info: ImageInfo) -> tuple[tuple[str, bo
         ("snapshots", bool(info.snapshots)),
         ("bitmaps", bool(info.bitmaps)),
         ("backing file", info.backing_file is not None),
-        ("encryption", info.encrypted and desired.encryption is None),
+        ("encryption", is_locked(desired, info)),
     )
 
 
@@ -78,14 +78,27 @@ def refuse_in_use(desired: Desired, seen: Seen, steps: list[Step]) -> None:
     )
 
 
+def without_secret(path: str, what: str) -> BadInput:
+    """The refusal of what needs the content of an encrypted image, without its passphrase."""
+    return BadInput(
+        "encrypt", "%s is encrypted, and no %s is possible without its passphrase" % (path, what), "Give it"
+    )
+
+
+def refuse_look(desired: Desired, info: ImageInfo) -> None:
+    """qemu-img looks into an encrypted image neither for faults nor for data of its own without its secret."""
+    if desired.repair is not RepairMode.NONE:
+        raise without_secret(desired.path, "repair")
+    if desired.commit and info.backing_file is not None:
+        raise without_secret(desired.path, "commit")
+
+
 def refuse_without_secret(desired: Desired, steps: list[Step]) -> None:
     """qemu-img opens an encrypted image for no change without its secret."""
     if any(isinstance(step, (Create, Seed)) for step in steps):
         return
     if not all(isinstance(step, (Sweep, SweepBelow, Adopt, Remove)) for step in steps):
-        raise BadInput(
-            "encrypt", "%s is encrypted, and no change is possible without its passphrase" % desired.path, "Give it"
-        )
+        raise without_secret(desired.path, "change")
 
 
 def refuse_scattered(desired: Desired, seen: Seen, steps: list[Step]) -> None:

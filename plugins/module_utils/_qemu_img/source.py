@@ -28,16 +28,19 @@ class OpenSource:
     Reading goes through ``node``; ``unchanged`` tells whether it was left alone meanwhile.
     """
 
-    def __init__(self, source: Source, descriptor: int, node: Node, virtual_size_bytes: int) -> None:
+    def __init__(
+        self, source: Source, descriptor: int, node: Node, virtual_size_bytes: int, header_format: Format | None
+    ) -> None:
         self._source = source
         self._descriptor = descriptor
         self.node = node
         self.virtual_size_bytes = virtual_size_bytes
+        self._header_format = header_format
         self.identity = identity_of(source, os.fstat(descriptor))
 
     @property
     def seen(self) -> SourceSeen:
-        return SourceSeen(self.identity, self.node.format, self.virtual_size_bytes)
+        return SourceSeen(self.identity, self.node.format, self.virtual_size_bytes, self._header_format)
 
     def prove(self, deadline: Deadline) -> None:
         """Compare the open file with the declared checksum. Raises BadInput when they differ."""
@@ -77,16 +80,22 @@ def opened(source: Source, qemu_img: QemuImg) -> Iterator[OpenSource]:
         raise LifecycleError("%s has not been fetched yet." % source.location)
     descriptor = os.open(source.location, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        node = _fit_node(source, descriptor, inspect(descriptor))
+        header = inspect(descriptor)
+        node = _fit_node(source, descriptor, header)
         _refuse_written(source.location)
         info = qemu_img.info(node)
         if info.encrypted:
             raise BadInput(
                 "source", "%s is encrypted, and its passphrase isn't known here" % source.location, "Decrypt it first"
             )
-        yield OpenSource(source, descriptor, node, info.virtual_size_bytes)
+        yield OpenSource(source, descriptor, node, info.virtual_size_bytes, shown_format(header))
     finally:
         os.close(descriptor)
+
+
+def shown_format(header: Header) -> Format | None:
+    """What a source is read as if no format is declared; None where that would be refused."""
+    return None if header.unfit else header.format or Format.RAW
 
 
 def _fit_node(source: Source, descriptor: int, header: Header) -> Node:

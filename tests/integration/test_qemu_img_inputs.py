@@ -1,0 +1,100 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is declared is taken for what it means, and what can't be is told in our own words, also in check mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.images import MIB, holds, info, make, qemu_io
+from tests.testbed.modules import Result, run_module
+
+SECRET = {"secret": "correct horse", "options": {"iter-time": 10}}
+
+
+def img(path: Path, **arguments: Any) -> Result:
+    result = run_module("qemu_img", {"path": str(path), **arguments})
+    assert not result.failed, result.json
+    return result
+
+
+def refused(path: Path, *says: str, **arguments: Any) -> None:
+    """In check mode and out of it, with the image left as it was."""
+    before = path.read_bytes() if path.exists() else None
+    for check in (True, False):
+        result = run_module("qemu_img", {"path": str(path), **arguments}, check=check)
+        assert result.failed, result.json
+        assert "qemu-img exited" not in result.msg
+        for words in says:
+            assert words in result.msg
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "disk"
+
+
+@pytest.fixture(params=["raw", "qcow2"])
+def source(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    return make(tmp_path / ("source." + request.param), request.param, 4 * MIB, "write -P 7 1M 1M")
+
+
+# The source's format
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["then-left-out", "then-stated"])
+def test_the_format_that_a_source_has_anyway_may_be_stated_or_not(path: Path, source: Path, first: bool) -> None:
+    stated = {"source": str(source), "source_format": source.suffix[1:]}
+    left_out = {"source": str(source)}
+    img(path, **(stated if first else left_out))
+    qemu_io(path, "write -P 9 0 64k")
+    again = img(path, **(left_out if first else stated))
+    assert not again.changed
+    assert again.json["commands"] == []
+    holds(path, "9 0 64k", "7 1M 1M")
+
+
+def test_a_source_taken_for_another_format_is_another_source(tmp_path: Path, path: Path) -> None:
+    source = make(tmp_path / "source.qcow2", "qcow2", 4 * MIB, "write -P 7 1M 1M")
+    img(path, source=str(source))
+    refused(path, "source_format", source=str(source), source_format="raw")
+
+
+def test_an_adopted_image_knows_its_sources_format_too(path: Path, source: Path) -> None:
+    make(path, "qcow2", 4 * MIB, "write -P 7 1M 1M")
+    assert img(path, source=str(source)).json["commands"]
+    assert img(path, source=str(source), source_format=source.suffix[1:]).json["commands"] == []
+
+
+# An encrypted image without its passphrase
+
+
+def test_an_encrypted_image_asks_for_its_passphrase_before_it_is_compared(path: Path, source: Path) -> None:
+    img(path, size="4M", encrypt=SECRET)
+    refused(path, "encrypt: ", "is encrypted", "force: true", source=str(source))
+
+
+def test_an_encrypted_image_is_made_anew_by_force(path: Path, source: Path) -> None:
+    img(path, size="4M", encrypt=SECRET)
+    assert img(path, source=str(source), force=True).changed
+    assert not info(path).get("encrypted", False)
+    holds(path, "7 1M 1M")
+    assert not img(path, source=str(source), force=True).changed
+
+
+@pytest.mark.parametrize("repair", ["leaks", "all"])
+def test_an_encrypted_image_asks_for_its_passphrase_before_it_is_repaired(path: Path, repair: str) -> None:
+    img(path, size="4M", encrypt=SECRET)
+    refused(path, "encrypt: ", "is encrypted", "Give it", repair=repair)
+    assert not img(path, repair=repair, encrypt=SECRET).changed
+
+
+def test_an_encrypted_overlay_asks_for_its_passphrase_before_a_commit(path: Path) -> None:
+    make(path.with_name("base"), "qcow2", 4 * MIB)
+    img(path, backing_file="base", encrypt=SECRET)
+    refused(path, "encrypt: ", "is encrypted", commit=True)
