@@ -209,7 +209,10 @@ options:
     description: The text to wait for with O(ready=console), taken literally.
     type: str
   restart:
-    description: Whether a running guest that is declared differently is shut down and started anew.
+    description:
+      - Whether a running guest that is declared differently is shut down and started anew.
+      - Before, QEMU builds the declared machine once, without its memory, disks, networks and O(extra_args). What it
+        doesn't take then fails the task, and the guest runs on as it was.
     type: str
     choices: [never, if_needed]
     default: never

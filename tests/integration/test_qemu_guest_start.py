@@ -191,6 +191,58 @@ def test_a_restart_is_not_begun_with_a_missing_disk(bench: Bench) -> None:
     assert running(bench.folder) == [first.json["guest"]["pid"]]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"cpu": "nonsense"}, "unable to find CPU model"),
+        ({"machine": "nonsense"}, "unsupported machine type"),
+        ({"machine": "pc,nonsense=on"}, "nonsense"),
+        ({"cpus": 4000}, "4000"),
+    ],
+    ids=str,
+)
+def test_a_restart_is_not_begun_with_what_qemu_does_not_take(
+    bench: Bench, wrong: Mapping[str, Any], words: str
+) -> None:
+    first = bench.start()
+    result = bench.start(**wrong, restart="if_needed")
+    assert result.failed
+    assert not result.changed
+    assert result.json["error"]["kind"] == "declaration_not_taken"
+    assert words in result.msg
+    assert "left running as it was" in result.msg
+    assert running(bench.folder) == [first.json["guest"]["pid"]]
+    assert not bench.start().changed
+
+
+def test_a_restart_that_fails_after_the_old_guest_ended_says_so(bench: Bench) -> None:
+    bench.start()
+    result = bench.start(extra_args=["-device", "nonsense"], restart="if_needed")
+    assert result.failed
+    assert result.changed
+    assert "The guest that ran before was shut down" in result.msg
+    assert running(bench.folder) == []
+
+
+def test_a_restart_with_a_machine_option_that_leads_to_extra_arguments(bench: Bench) -> None:
+    bench.start()
+    memory = ["-object", "memory-backend-ram,id=ram,size=32M"]
+    result = bench.start(machine="pc,memory-backend=ram", extra_args=memory, restart="if_needed")
+    assert result.changed, result.msg
+
+
+def test_a_restart_with_firmware_in_flash(bench: Bench) -> None:
+    """The variables are the running guest's, who has them locked."""
+    code, variables = bench.folder / "code", bench.folder / "vars"
+    code.write_bytes(bytes(1 << 20))
+    variables.write_bytes(bytes(1 << 16))
+    given = {"firmware": str(code), "firmware_vars": str(variables), "ready": "none", "ready_text": None}
+    first = bench.start(**given).json["guest"]["pid"]
+    result = bench.start(**given, cpus=2, restart="if_needed", max_rung="quit", timeout=30)
+    assert result.changed, result.msg
+    assert running(bench.folder) == [result.json["guest"]["pid"]] != [first]
+
+
 def test_a_restart_goes_no_further_than_allowed(bench: Bench) -> None:
     bench.disk.write_bytes(image(Kind.IGNORES))
     first = bench.start(ready_text="B")

@@ -11,6 +11,7 @@ doubled, which is QEMU's way to mean a comma. No name is ever read as a protocol
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 from .places import Places
@@ -35,7 +36,7 @@ def argv(spec: Spec, emulator: str, places: Places, accel: str) -> tuple[str, ..
         emulator,
         *("-name", "guest=" + escaped(spec.name), "-uuid", spec.uuid),
         *("-no-user-config", "-nodefaults"),  # exactly the declared devices, whatever the host's own settings
-        *("-machine", spec.machine, "-accel", accel, "-cpu", spec.cpu or ("host" if accel == "kvm" else "max")),
+        *("-machine", spec.machine, "-accel", accel, "-cpu", _cpu(spec, accel)),
         *("-m", "%dB" % spec.memory_bytes, "-smp", str(spec.cpus)),
         *_firmware(spec),
         *_kernel(spec),
@@ -51,9 +52,30 @@ def argv(spec: Spec, emulator: str, places: Places, accel: str) -> tuple[str, ..
     )
 
 
+def trial_argv(spec: Spec, emulator: str, accel: str) -> tuple[str, ...]:
+    """The words with which QEMU builds the declared machine and leaves again without running it.
+
+    Of what a running guest may hold (memory, disks, networks, sockets) it has nothing. The machine's own options may
+    lead to what extra_args define, so with those only its type is tried.
+    """
+    machine = spec.machine.partition(",")[0] if spec.extra_args else spec.machine
+    return (
+        emulator,
+        *("-no-user-config", "-nodefaults", "-S"),
+        *("-machine", machine, "-accel", accel, "-cpu", _cpu(spec, accel), "-smp", str(spec.cpus)),
+        *tuple(_firmware(spec))[:2],  # the code; the variables are the running guest's
+        *("-display", "none", "-vga", "none"),
+        *("-dump-vmstate", os.devnull),  # makes it leave, once the machine is built
+    )
+
+
 def escaped(text: str) -> str:
     """A value inside QEMU's key=value,key=value options."""
     return text.replace(",", ",,")
+
+
+def _cpu(spec: Spec, accel: str) -> str:
+    return spec.cpu or ("host" if accel == "kvm" else "max")
 
 
 def _firmware(spec: Spec) -> Iterator[str]:

@@ -19,7 +19,7 @@ from .._core.errors import BadInput, CommandFailed, LifecycleError, Refused, Tim
 from .._core.files import remove
 from .._core.wait import Deadline, ready
 from .accel import choose
-from .argv import argv
+from .argv import argv, trial_argv
 from .places import Places, prepare_folder
 from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
 from .ready import qemu_said
@@ -29,6 +29,7 @@ from .underway import claim
 
 PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architecture"
 KILL_S = 5.0
+TRIAL_S = 10.0  # it takes 0.1 to 0.2 s
 _ADVICE = (
     (
         r"Could not set up host forwarding rule '(\w+:[\d.]*:\d+)",
@@ -73,6 +74,21 @@ class StartFailed(LifecycleError):
         )
 
 
+class NotTaken(LifecycleError):
+    """QEMU doesn't take a new declaration, and the guest runs on with the old one. Next step: read its words."""
+
+    kind = "declaration_not_taken"
+
+    def __init__(self, name: str, said: str, command: tuple[str, ...], rc: int) -> None:
+        super().__init__(
+            "QEMU doesn't take the new declaration of the guest %s: %s. %s The guest was left running as it was."
+            % (name, said.rstrip(".") or "it said nothing and left with %d" % rc, advice(said)),
+            said=said,
+            argv=list(command),
+            rc=rc,
+        )
+
+
 class Started(NamedTuple):
     """A start that came to pass."""
 
@@ -103,6 +119,23 @@ def start(spec: Spec, declared: Definition, places: Places, deadline: Deadline) 
     finally:
         os.close(claimed)
     return Started(record, accelerator.advice)
+
+
+def check_taken(spec: Spec, places: Places, deadline: Deadline) -> None:
+    """Let QEMU build the declared machine once, without its disks and networks, and leave.
+
+    Raises NotTaken. A QEMU that takes too long for an answer has not refused.
+    """
+    emulator = _find_emulator(spec.emulator)
+    command = trial_argv(spec, emulator, choose(spec.accel, emulator, places.base, deadline).name)
+    try:
+        run(command, "trying the new declaration of %s" % spec.name, deadline.within(TRIAL_S))
+    except CommandFailed as failed:
+        raise NotTaken(
+            spec.name, _plain(str(failed.facts["stderr"])).strip(), command, int(str(failed.facts["rc"]))
+        ) from None
+    except TimedOut:
+        deadline.check("trying the new declaration of %s" % spec.name)
 
 
 def _run(name: str, record: Record, places: Places, claimed: int, deadline: Deadline) -> None:

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from .._core.converge import Plan
+from .._core.errors import LifecycleError
 from .._core.wait import Deadline
 from .places import check_folder, places
 from .process import pidfile_owner
@@ -68,6 +69,8 @@ class Guest:
         self._seen = Seen(None, None)
         self._drift: list[dict[str, object]] = []
         self._extras: dict[str, object] = {}
+        self._changed = False
+        self._succeeded = False
         self._warnings: list[str] = []
 
     def observe(self) -> Seen:
@@ -123,8 +126,13 @@ class Guest:
         try:
             for step in plan.steps:
                 {Step.END: work.end, Step.START: work.start, Step.RESUME: work.resume, Step.WAIT: work.wait}[step]()
+        except LifecycleError as error:
+            if work.ended:
+                error.message += " The guest that ran before was shut down for this."
+            raise
         finally:
             self._extras = work.extras
+            self._changed = work.changed
             self._warnings = work.warnings
 
     def view(self, seen: Seen) -> View:
@@ -136,6 +144,7 @@ class Guest:
 
     def result(self, seen: Seen) -> View:
         """See Subject."""
+        self._succeeded = True
         record, here = seen.record, self._places
         guest = {
             "name": self._name,
@@ -155,7 +164,10 @@ class Guest:
 
     def extras(self) -> View:
         """See Subject."""
-        return {"commands": [], "attempts": [], **self._extras}
+        extras: dict[str, object] = {"commands": [], "attempts": [], **self._extras}
+        if not self._succeeded:  # a task that fails halfway may have ended one guest, or left another running
+            extras["changed"] = self._changed
+        return extras
 
     def warnings(self) -> Sequence[str]:
         """See Subject."""

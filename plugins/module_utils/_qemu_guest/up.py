@@ -15,7 +15,7 @@ from typing import Any
 
 from .._core.capabilities import Capability, missing_protections
 from .._core.wait import Deadline
-from .launch import check_files, living_process, start
+from .launch import check_files, check_taken, living_process, start
 from .places import Places
 from .ready import Ended, Wait, wait_until_ready
 from .record import Definition, Phase, Record, read_record, write_record
@@ -39,6 +39,8 @@ class Up:
         self._spec = parse_spec(options["name"], declared)
         self._readiness = parse_readiness(options, self._spec)
         self._started = False
+        self.ended = False
+        self.changed = False  # whether anything was done, also where the task fails
         self.extras: dict[str, object] = {}
         self.warnings = missing_protections(PROTECTIONS)
 
@@ -48,7 +50,9 @@ class Up:
         from .model import Guest, Policy, Rung
         from .shutdown import Shutdown, Wish
 
-        check_files(self._spec)  # before the running one is given up
+        # Before the running one is given up.
+        check_files(self._spec)
+        check_taken(self._spec, self._places, self._deadline)
         here = self._places
         agent = here.agent_socket if os.path.exists(here.agent_socket) else None
         guest = Guest(here.pidfile, here.qmp_socket, agent, name=self._spec.name)
@@ -63,15 +67,18 @@ class Up:
         shutdown = Shutdown(wish, self._deadline.within(END_SHARE * self._deadline.remaining_s()))
         try:
             shutdown.result(converge(shutdown, check_mode=False).seen)
+            self.ended = True
         finally:
-            record: Any = shutdown.extras()["guest"]
-            self.extras["attempts"] = record["attempts"]
+            told: Any = shutdown.extras()
+            self.extras["attempts"] = told["guest"]["attempts"]
+            self.changed = told.get("changed", True)
             self.warnings += shutdown.warnings()
 
     def start(self) -> None:
         """Start QEMU. Raises what launch.start raises."""
         self._started = True
         started = start(self._spec, self._declared, self._places, self._deadline)
+        self.changed = True
         self.extras["commands"] = [list(started.record.argv)]
         if started.advice:
             self.warnings.append("accel: auto chose %s: %s." % (started.record.accel, started.advice))
@@ -81,6 +88,7 @@ class Up:
         from .status import resume
 
         resume(self._spec.name, self._places.qmp_socket, self._deadline)
+        self.changed = True
 
     def wait(self) -> None:
         """Wait until the guest is ready, and record that it is.
