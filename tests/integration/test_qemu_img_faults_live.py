@@ -187,6 +187,35 @@ def test_a_source_that_a_machine_writes_to_is_not_read(tmp_path: Path, disk: Pat
     assert not (tmp_path / "copy.qcow2").exists()
 
 
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
+def test_nothing_is_put_over_an_image_that_a_machine_writes_to(tmp_path: Path, disk: Path, check: bool) -> None:
+    """What the machine goes on writing would show through, and not fit what the overlay holds."""
+    existing = tmp_path / "existing.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", existing, "2M")
+    before = digest(existing)
+    with machine(f"file={disk},format=qcow2,if=ide") as pid:
+        for path in (tmp_path / "overlay.qcow2", existing):
+            result = run(path, check=check, backing_file=str(disk))
+            assert result.failed, result.json
+            assert result.json["error"]["kind"] == "refused"
+            assert f"use {disk} as backing file: it is being written by qemu-system-x86_64 (pid {pid})" in result.msg
+    assert not (tmp_path / "overlay.qcow2").exists()
+    assert digest(existing) == before
+
+
+@pytest.mark.parametrize("kind", ["machine that only reads", "nbd that only reads"])
+def test_an_overlay_over_an_image_that_others_read(tmp_path: Path, disk: Path, kind: str) -> None:
+    with holders(disk, tmp_path, kind):
+        assert run(tmp_path / "overlay.qcow2", backing_file=str(disk)).changed
+        assert not run(tmp_path / "overlay.qcow2", backing_file=str(disk)).changed
+
+
+def test_a_machine_that_has_come_between_does_not_disturb_an_overlay_at_rest(tmp_path: Path, disk: Path) -> None:
+    assert run(tmp_path / "overlay.qcow2", backing_file=str(disk)).changed
+    with machine(f"file={disk},format=qcow2,if=ide"):
+        assert not run(tmp_path / "overlay.qcow2", backing_file=str(disk)).changed
+
+
 def test_a_backing_file_in_use_is_not_committed_into(tmp_path: Path, disk: Path) -> None:
     overlay = disk.parent / "overlay.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "disk.qcow2", overlay)

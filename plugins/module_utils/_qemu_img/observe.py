@@ -29,7 +29,7 @@ from .refusals import refuse_look
 from .source import has_content_of, opened
 from .steps import Create, Rebuild, Seed
 from .tool import Node, QemuImg
-from .usage import holders
+from .usage import holders, refuse_written
 
 
 class Observer:
@@ -152,6 +152,7 @@ class Observer:
         if not backing.stored:
             return seen._replace(backing_is_current=False)
         below = backing_seen(backing.path, backing.format, self._desired.path, self.qemu_img)
+        refuse_written(backing.path, "use %s as backing file" % backing.path)
         return seen._replace(backing_is_current=False, backing=below)
 
     def _with_consequences(self, seen: Seen) -> Seen:

@@ -82,7 +82,7 @@ def opened(source: Source, qemu_img: QemuImg) -> Iterator[OpenSource]:
     try:
         header = inspect(descriptor)
         node = _fit_node(source, descriptor, header)
-        _refuse_written(source.location)
+        usage.refuse_written(source.location, "read %s" % source.location)
         info = qemu_img.info(node)
         if info.encrypted:
             raise BadInput(
@@ -123,17 +123,6 @@ def _fit_node(source: Source, descriptor: int, header: Header) -> Node:
             references=list(header.references),
         )
     return Node(source.location, image_format)
-
-
-def _refuse_written(path: str) -> None:
-    holders = usage.writers(path)
-    if holders:
-        raise Refused(
-            "read %s" % path,
-            "it is being written by %s" % ", ".join("%s (pid %d)" % (holder.name, holder.pid) for holder in holders),
-            "Shut that machine down first, or name an image that nobody writes to",
-            holders=[{"pid": holder.pid, "name": holder.name} for holder in holders],
-        )
 
 
 def refuse_other_checksum(source: Source, algorithm: str, actual: str) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from .._core import locks
 from .._core.capabilities import Capability, has
+from .._core.errors import Refused
 from .found import Holder
 
 FIRST_LOCK, LAST_LOCK = 100, 299
@@ -52,6 +53,19 @@ def holders(path: str) -> tuple[Holder, ...]:
 def writers(path: str) -> tuple[Holder, ...]:
     """Those who may change the image while it is read."""
     return tuple(holder for holder in holders(path) if holder.writes)
+
+
+def refuse_written(path: str, operation: str) -> None:
+    """Raise Refused for an image whose content changes while it is relied upon."""
+    found = writers(path)
+    if found:
+        names = ("%s (pid %d)" % (holder.name, holder.pid) if holder.pid else holder.name for holder in found)
+        raise Refused(
+            operation,
+            "it is being written by %s" % ", ".join(names),
+            "Shut that machine down first, or name an image that nobody writes to",
+            holders=[{"pid": holder.pid, "name": holder.name} for holder in found],
+        )
 
 
 def _is_qemu(name: str) -> bool:
