@@ -18,6 +18,8 @@ description:
   - The image is an ISO 9660 file system labelled C(cidata), with Rock Ridge and Joliet names. It is written by the
     module itself, so the managed host needs no program for it. The same declaration always makes the same bytes.
   - The file appears only whole. A task that is killed leaves the old image or the new one.
+  - A running virtual machine goes on with the image that was there at its start, also when its guest reboots. The
+    new one is read once it was shut down and started anew.
 extends_documentation_fragment:
   - ansible.builtin.files
 options:
@@ -41,7 +43,8 @@ options:
     description:
       - The meta data, a dictionary or a text, such as C(local-hostname).
       - A dictionary without C(instance-id) gets one made from the seed's content. cloud-init does its work once for
-        each, so a changed seed is carried out at the next boot. Give one of your own where it shall not be.
+        each, so a changed seed is carried out at the first boot that reads it. Give one of your own where it shall
+        not be.
     type: raw
   network_config:
     description:

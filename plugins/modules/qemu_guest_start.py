@@ -238,8 +238,9 @@ options:
     default: 180
 notes:
   - QEMU runs as the task's own user. It opens every file named, so that user must be allowed to.
-  - The contents of files (a kernel, a seed) are not compared, only their names. A new seed is read by the guest's
-    next boot.
+  - The contents of files (a kernel, a seed) are not compared, only their names. A running QEMU goes on with the
+    files that it opened at its start, also when its guest reboots. A new seed is read only once the guest was shut
+    down and started anew.
 attributes:
   check_mode:
     support: full
