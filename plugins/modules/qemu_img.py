@@ -101,6 +101,8 @@ options:
       - A conversion of the image into itself, also the one that O(size) takes of V(vmdk), V(vdi), V(vhdx) and V(vpc),
         keeps the options that the image shows and those that this collection made it with, unless others are declared
         here or the format changes. An image that is made anew from O(source) has the declared ones only.
+      - What a V(raw) or V(qcow2) image grows by has the C(preallocation) that is declared, or else the one that this
+        collection made it with.
       - One path is one file, so of VMDK's C(subformat) only C(monolithicSparse) and C(streamOptimized) are accepted.
     type: dict
     default: {}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,48 @@ def test_an_encrypted_overlay_asks_for_its_passphrase_before_a_commit(path: Path
     make(path.with_name("base"), "qcow2", 4 * MIB)
     img(path, backing_file="base", encrypt=SECRET)
     refused(path, "encrypt: ", "is encrypted", commit=True)
+
+
+# Preallocation of what is added
+
+
+@pytest.mark.parametrize("mode", ["falloc", "full"])
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_what_an_image_grows_by_is_preallocated_as_the_rest(path: Path, image_format: str, mode: str) -> None:
+    made = {"format": image_format, "options": {"preallocation": mode}}
+    img(path, size="1M", **made)
+    assert img(path, size="9M", **made).changed
+    assert path.stat().st_blocks * 512 >= 9 * MIB
+    assert img(path, size="17M", format=image_format).changed  # as it was made
+    assert path.stat().st_blocks * 512 >= 17 * MIB
+    assert not img(path, size="17M", **made).changed
+
+
+def test_a_snapshot_and_its_image_grow_with_metadata_preallocated(path: Path) -> None:
+    img(path, size="1M", snapshots=[{"name": "a"}], encrypt=SECRET)
+    wanted = {"options": {"preallocation": "metadata"}, "encrypt": SECRET}
+    assert img(path, size="9M", **wanted).changed
+    assert path.stat().st_size >= 8 * MIB  # where all clusters have their place
+    assert not img(path, size="9M", **wanted).changed
+    assert [snapshot["name"] for snapshot in info(path)["snapshots"]] == ["a"]
+
+
+@pytest.mark.parametrize("mode", ["falloc", "full"])
+def test_a_copy_keeps_the_room_that_was_set_aside(path: Path, mode: str) -> None:
+    img(path, size="8M", options={"preallocation": mode})
+    img(path, snapshots=[{"name": "a"}])
+    assert path.stat().st_blocks * 512 >= 8 * MIB
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_an_image_that_would_not_fit_does_not_grow(path: Path, image_format: str) -> None:
+    img(path, size="1M", format=image_format)
+    before = path.read_bytes()
+    size = shutil.disk_usage(path.parent).free + (1 << 40)
+    result = run_module(
+        "qemu_img",
+        {"path": str(path), "size": str(size), "format": image_format, "options": {"preallocation": "full"}},
+    )
+    assert result.failed
+    assert result.json["error"]["kind"] == "storage_failed", result.json
+    assert path.read_bytes() == before

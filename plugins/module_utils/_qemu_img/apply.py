@@ -219,10 +219,7 @@ class Work:
         if isinstance(step, Repair):
             self._repair(step.mode, node)
         elif isinstance(step, Resize):
-            shrink = ["--shrink"] if step.shrinks else []
-            self._builder.run(
-                ["resize", "-q", *shrink, *node.arguments(), str(step.size_bytes)], "resizing %s" % path, node
-            )
+            self._resize(step, node)
         elif isinstance(step, Rebase):
             self._rebase(step, node)
         elif isinstance(step, Amend):
@@ -235,6 +232,16 @@ class Work:
             self._builder.run(["snapshot", "-q", flag, step.name, node.name], doing, node)
         elif isinstance(step, SetBitmap):
             self._set_bitmap(step.bitmap, node)
+
+    def _resize(self, step: Resize, node: Node) -> None:
+        words = ["--shrink"] if step.shrinks else []
+        if step.preallocation != "off":
+            words.append("--preallocation=" + step.preallocation)
+        if step.preallocation in ("falloc", "full") and self.seen.info is not None:
+            self._builder.needed_bytes = step.size_bytes - self.seen.info.virtual_size_bytes
+            self._builder.refuse_without_room(self._builder.needed_bytes)
+        doing = "resizing %s" % self.desired.path
+        self._builder.run(["resize", "-q", *words, *node.arguments(), str(step.size_bytes)], doing, node)
 
     def _rebase(self, step: Rebase, node: Node) -> None:
         """To an absolute name first where the image needs a secret: a relative one has no beginning for QEMU then."""
@@ -325,6 +332,8 @@ class Work:
             self._builder.convert(self._target, node, info.virtual_size_bytes, step.size_bytes, shape)
         elif isinstance(step, Copy):
             self._builder.copy(self.desired.path, node.path)
+            if kept_shape(self.desired, self.seen).options.get("preallocation") == "falloc":
+                self._builder.allocate(node.path)
 
     def _declared_backing(self) -> list[str]:
         declared = self.desired.backing

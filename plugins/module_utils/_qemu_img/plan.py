@@ -147,7 +147,7 @@ def _is_safe_in_place(change: Step, info: ImageInfo) -> bool:
     with bitmaps for writing all have moments in which the image is corrupt, or silently wrong.
     """
     if isinstance(change, Resize):
-        return info.format is Format.RAW or not (change.shrinks or info.bitmaps)
+        return info.format is Format.RAW or not (change.shrinks or info.bitmaps or change.preallocation != "off")
     return isinstance(change, Amend) and not info.bitmaps
 
 
@@ -251,7 +251,9 @@ def _changes(desired: Desired, seen: Seen, info: ImageInfo) -> list[Step]:
     size = desired.size_bytes
     if size is not None and is_resized(desired, info):
         refuse_shrink(desired, info, size)
-        steps.append(Resize(size, size < info.virtual_size_bytes))
+        shrinks = size < info.virtual_size_bytes
+        mode = kept_shape(desired, seen).options.get("preallocation", "off")
+        steps.append(Resize(size, shrinks, "off" if shrinks else mode))
     options = amended(desired, info)
     if options:
         steps.append(Amend(tuple(sorted(options.items()))))

@@ -55,10 +55,11 @@ class Adopt(NamedTuple):
 
 
 class Resize(NamedTuple):
-    """Give the image another virtual size."""
+    """Give the image another virtual size. ``preallocation`` is of what it grows by."""
 
     size_bytes: int
     shrinks: bool
+    preallocation: str = "off"
 
 
 class Rebase(NamedTuple):
