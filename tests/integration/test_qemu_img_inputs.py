@@ -144,3 +144,35 @@ def test_an_image_that_would_not_fit_does_not_grow(path: Path, image_format: str
     assert result.failed
     assert result.json["error"]["kind"] == "storage_failed", result.json
     assert path.read_bytes() == before
+
+
+# The diff of a source that nobody has looked at
+
+
+def test_a_size_that_only_the_download_tells_is_not_predicted(path: Path) -> None:
+    wanted = {"path": str(path), "source": "https://host.invalid/a.img", "checksum": "sha256:" + "0" * 64}
+    result = run_module("qemu_img", wanted, check=True, diff=True)
+    assert result.changed
+    assert "virtual_size" not in result.json["diff"]["after"]
+    sized = run_module("qemu_img", {**wanted, "size": "1M"}, check=True, diff=True)
+    assert sized.json["diff"]["after"]["virtual_size"] == MIB
+
+
+# What an info task is given
+
+
+def test_a_path_that_names_a_directory_is_an_entry_too(path: Path) -> None:
+    make(path, "qcow2", 4 * MIB)
+    result = run_module("qemu_img_info", {"path": [f"{path.parent}/", f"{path}.none/", str(path)]})
+    assert not result.failed, result.json
+    folder, none, image = result.json["images"]
+    assert "names a directory" in folder["error"]
+    assert (folder["exists"], none["exists"], image["exists"]) == (True, False, True)
+
+
+def test_a_time_in_which_nothing_can_be_done_is_refused(path: Path) -> None:
+    for module, given in (("qemu_img", {"path": str(path), "size": "1M"}), ("qemu_img_info", {"path": [str(path)]})):
+        result = run_module(module, {**given, "timeout": 0})
+        assert result.failed
+        assert "timeout: 0 seconds are no time" in result.msg
+    assert not path.exists()

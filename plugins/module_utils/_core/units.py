@@ -11,7 +11,7 @@ import re
 from .errors import BadInput
 
 _POWERS: dict[str, int] = {suffix: 1024**power for power, suffix in enumerate(("", "K", "M", "G", "T", "P", "E"))}
-_SIZE = re.compile(r"^(\d{1,30})(?:\.(\d{1,30}))?\s*(?:([KMGTPE])(iB|B)?|B)?$", re.IGNORECASE)
+_SIZE = re.compile(r"^(\d{1,30})(?:\.(\d{1,30}))?\s*(?:([KMGTPE])(iB|B)?|B)?$", re.IGNORECASE | re.ASCII)
 LARGEST_BYTES = 2**63 - 1  # off_t
 _EXPECTED = "Write a number of bytes, or one with K, M, G, T, P or E (powers of 1024), such as 20G or 512MiB"
 

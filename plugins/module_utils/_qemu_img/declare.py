@@ -25,6 +25,7 @@ _COMPRESSIBLE = (Format.QCOW2, Format.VMDK)
 def declared(params: Mapping[str, Any]) -> Desired:
     """What the task wants. Raises BadInput."""
     _refuse_nul(params)
+    check_timeout(params)
     path = declared_path(params["path"], "path")
     image_format = Format(params["format"])
     desired = Desired(
@@ -69,7 +70,7 @@ def _with_rare(desired: Desired, params: Mapping[str, Any]) -> Desired:
 
 def url_secrets(source: str | None) -> list[str]:
     """What a URL carries that no result may show: its user's password."""
-    if source is None or not source.startswith(("http://", "https://")):
+    if source is None or not _is_url(source):
         return []
     from urllib.parse import unquote, urlsplit
 
@@ -78,6 +79,16 @@ def url_secrets(source: str | None) -> list[str]:
     except ValueError:  # no URL after all: `declared` will say so
         return []
     return [password, unquote(password)] if password else []
+
+
+def _is_url(source: str) -> bool:
+    return source.lower().startswith(("http://", "https://"))
+
+
+def check_timeout(params: Mapping[str, Any]) -> None:
+    """Raise BadInput for a time in which nothing can be done."""
+    if params["timeout"] <= 0:
+        raise BadInput("timeout", "%d seconds are no time" % params["timeout"], "Write 1 or more")
 
 
 def declared_path(path: str, option: str) -> str:
@@ -129,7 +140,16 @@ def _source(params: Mapping[str, Any]) -> Source | None:
                 )
         return None
     checksum = _checksum(params["checksum"])
-    is_url = given.startswith(("http://", "https://"))
+    scheme, separator, rest = given.partition("://")
+    is_url = _is_url(given)
+    if is_url:
+        given = scheme.lower() + separator + rest
+    elif separator and re.match(r"^[A-Za-z][A-Za-z0-9+.-]*$", scheme):
+        raise BadInput(
+            "source",
+            "nothing is fetched by %s" % scheme,
+            "Give an http or https URL, or fetch it first; a file of that name is written ./%s://…" % scheme,
+        )
     if is_url and checksum is None:
         raise BadInput(
             "checksum", "a source from the network needs one", "Add checksum: sha256:… of what the URL yields"

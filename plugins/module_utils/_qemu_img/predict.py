@@ -48,6 +48,8 @@ def predicted(desired: Desired, seen: Seen, steps: list[Step]) -> dict[str, obje
     if any(isinstance(step, (Adopt, CommitDown, *WHOLE)) for step in steps):
         after = after._replace(record=Record(desired.format, None, remembered(desired, seen, steps, seen.source), ""))
     shown = view(desired, after)
+    if not info.virtual_size_bytes:  # only the download will tell
+        shown.pop("virtual_size", None)
     if desired.source is not None:
         shown["made_from"] = desired.source.shown
     return shown

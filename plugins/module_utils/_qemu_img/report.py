@@ -15,6 +15,7 @@ from .._core.converge import Plan
 from .._core.errors import BadInput, LifecycleError, describe
 from .._core.wait import Deadline
 from . import record as records
+from .declare import declared_path
 from .examine import check, read_map
 from .found import Holder
 from .header import inspect_path
@@ -39,7 +40,15 @@ class Images:
         """See Subject."""
         return [self._entry(path) for path in self._wanted.paths]
 
-    def _entry(self, path: str) -> dict[str, object]:
+    def _entry(self, given: str) -> dict[str, object]:
+        try:
+            path = declared_path(given, "path")
+        except BadInput as error:
+            return {
+                "path": given,
+                "exists": os.path.lexists(given) if "\0" not in given else False,
+                "error": str(error),
+            }
         if not os.path.exists(path):
             return {"path": path, "exists": False}
         try:

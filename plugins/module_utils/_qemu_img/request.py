@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .declare import declared_path
+from .declare import check_timeout
 from .model import Format
 from .options import declared_options
 
 
 class Request(NamedTuple):
-    """What an info task looks up of each image beside its header; ``measure_options`` are for the measurement."""
+    """What an info task looks up of each image beside its header.
+
+    ``paths`` are as they were given, ``measure_options`` are for the measurement.
+    """
 
     paths: tuple[str, ...]
     format: Format | None
@@ -28,8 +31,9 @@ class Request(NamedTuple):
 
 def declared_request(params: Mapping[str, Any]) -> Request:
     """What an info task wants to know. Raises BadInput."""
+    check_timeout(params)
     return Request(
-        paths=tuple(declared_path(path, "path") for path in params["path"]),
+        paths=tuple(params["path"]),
         format=Format(params["format"]) if params["format"] else None,
         chain=params["backing_chain"],
         check=params["check"],

@@ -37,6 +37,7 @@ DEFAULTS = {
     "snapshots": [],
     "bitmaps": [],
     "commit": False,
+    "timeout": 3600,
 }
 SHA = "sha256:" + "0123456789abcdef" * 4
 
@@ -129,6 +130,16 @@ def test_the_utmost_values_of_options(tmp_path, params):
     subprocess.run(words, check=True)
 
 
+def test_a_url_may_be_written_in_capitals():
+    source = declare(source="HTTPS://u:pass@host/A", checksum=SHA).source
+    assert (source.is_url, source.shown) == (True, "https://host/A")
+    assert url_secrets("HTTPS://u:pass@host/A") == ["pass"] * 2
+
+
+def test_a_file_whose_name_looks_like_a_url():
+    assert declare(source="./ftp://a").source.location.endswith("/ftp:/a")
+
+
 def test_a_relative_path_becomes_absolute():
     assert declare(path="a.qcow2").path.startswith("/")
     assert declare(path="/images/../a.qcow2").path == "/a.qcow2"
@@ -149,6 +160,12 @@ def test_a_relative_path_becomes_absolute():
         ({"bitmaps": [{"name": "a", "state": "present", "granularity": "256"}]}, "'256' is no power of two"),
         ({"encrypt": {"secret": "x" * 4097, "options": {}}}, "encrypt.secret: it is longer than 4096 bytes"),
         ({"encrypt": {"secret": "\udcff", "options": {}}}, "encrypt.secret: it is no valid UTF-8"),
+        ({"timeout": 0}, "timeout: 0 seconds are no time"),
+        ({"timeout": -1}, "timeout: -1 seconds are no time"),
+        ({"size": "\N{FULLWIDTH DIGIT TWO}G"}, "is no size"),
+        ({"source": "ftp://host/a"}, "source: nothing is fetched by ftp"),
+        ({"source": "NBD+unix://host/a"}, "Give an http or https URL"),
+        ({"source": "HTTP://host/a"}, "checksum: a source from the network needs one"),
         ({"options": {"refcount_bits": 3}}, "options.refcount_bits: 3 is no power of two from 1 to 64"),
         ({"options": {"refcount_bits": 128}}, "options.refcount_bits: 128 is no power of two"),
         ({"options": {"refcount_bits": "\N{FULLWIDTH DIGIT EIGHT}"}}, "is no power of two"),
@@ -240,10 +257,10 @@ def test_what_an_info_task_wants():
             "map": True,
             "measure": "qcow2",
             "measure_options": {"cluster_size": "2M"},
+            "timeout": 600,
         }
     )
-    assert request.paths[0] == "/a"
-    assert request.paths[1].startswith("/")
+    assert request.paths == ("/a", "b")
     assert (request.format, request.measure, request.measure_options) == (
         None,
         m.Format.QCOW2,
