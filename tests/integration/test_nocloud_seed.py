@@ -220,6 +220,7 @@ def test_an_empty_file_and_another_tools_seed_are_seeds(path: Path, kind: str, s
 def test_bad_input(path: Path) -> None:
     assert seed(path.parent / "none" / "x.iso").json["error"]["option"] == "path"
     assert run_module("nocloud_seed", {"path": "x.iso"}).json["error"]["option"] == "path"
+    assert seed(path, timeout=0).json["error"]["option"] == "timeout"
     assert seed(path, user_data=" \n").json["error"]["option"] == "user_data"
     assert not path.exists()
 

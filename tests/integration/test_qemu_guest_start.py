@@ -133,6 +133,27 @@ def test_the_same_size_in_other_words_is_the_same(bench: Bench) -> None:
     assert not bench.start(memory=str(32 * 1024 * 1024)).changed
 
 
+def test_a_uuid_in_other_letters_is_the_same(bench: Bench) -> None:
+    uuid = "6f0c9f3e-2b1a-4c5d-8e7f-0123456789ab"
+    bench.start(uuid=uuid.upper())
+    assert bench.start(uuid=uuid).json["drift"] == []
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_no_time_is_bad_input(bench: Bench, timeout: int) -> None:
+    result = bench.start(timeout=timeout)
+    assert result.json["error"]["option"] == "timeout"
+    assert "are no time" in result.msg
+    assert not bench.runs.exists()
+
+
+@pytest.mark.parametrize(("words", "status"), [(["-S"], "prelaunch"), (["-incoming", "defer"], "inmigrate")], ids=str)
+def test_a_wait_that_is_over_tells_of_a_guest_that_does_not_run(bench: Bench, words: list[str], status: str) -> None:
+    result = bench.start(extra_args=words, timeout=2)
+    assert result.failed
+    assert "QEMU calls it %s" % status in result.msg
+
+
 def test_what_is_waited_for_is_no_part_of_the_machine(bench: Bench) -> None:
     bench.start()
     assert not bench.start(ready="none", timeout=7).changed

@@ -12,7 +12,7 @@ import select
 import time
 from collections.abc import Callable, Iterable
 
-from .errors import TimedOut
+from .errors import BadInput, TimedOut
 from .signals import stop
 
 STDOUT = 1
@@ -46,6 +46,12 @@ class Deadline:
     def within(self, timeout_s: float) -> Deadline:
         """A part of this deadline: ``timeout_s`` seconds from now, but never later than this one ends."""
         return Deadline(min(timeout_s, self.remaining_s()), self._clock)
+
+
+def check_timeout(timeout_s: int) -> None:
+    """What the option ``timeout`` may be. Raises BadInput."""
+    if timeout_s <= 0:
+        raise BadInput("timeout", "%d seconds are no time" % timeout_s, "Give a number of seconds above 0")
 
 
 def ready(descriptors: Iterable[int], timeout_s: float) -> set[int]:

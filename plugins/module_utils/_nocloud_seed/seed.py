@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .._core.converge import Plan
 from .._core.errors import BadInput, Refused
 from .._core.names import beside
-from .._core.wait import Deadline
+from .._core.wait import Deadline, check_timeout
 from .content import LABEL, Files, files
 
 View = Mapping[str, object]
@@ -45,6 +45,7 @@ class Seed:
     """Observes, writes and removes the seed image of one task."""
 
     def __init__(self, options: Mapping[str, Any], deadline: Deadline) -> None:
+        check_timeout(options["timeout"])
         self._deadline = deadline
         self._path = os.path.realpath(_absolute(options["path"]))
         self._may_replace_foreign: bool = options["force"]

@@ -18,6 +18,7 @@ from .places import Places
 from .process import Process
 from .qmp import Monitor, MonitorFailed, execute, open_monitor
 from .spec import Readiness, ReadyKind
+from .status import ANSWER_S
 
 # For what nobody announces (a file that grows, a port that opens): short against a boot, long against a look's cost.
 EVERY_S = 0.1
@@ -63,7 +64,7 @@ def wait_until_ready(wait: Wait, process: Process, deadline: Deadline) -> None:
     try:
         while not _is_up(wait, monitor, deadline):
             if deadline.expired:
-                raise _too_late(wait, process, deadline)
+                raise _too_late(wait, process, deadline, _status(monitor))
             _pause(wait, process, deadline)
             if monitor is not None:
                 monitor.pump()
@@ -164,7 +165,17 @@ def _port_is_open(wait: Wait, monitor: Monitor | None, deadline: Deadline) -> bo
         return False
 
 
-def _too_late(wait: Wait, process: Process, deadline: Deadline) -> TimedOut:
+def _status(monitor: Monitor | None) -> str:
+    """QEMU's word for the guest's state; empty where it gives none."""
+    if monitor is None:
+        return ""
+    try:
+        return str(execute(monitor, "query-status", Deadline(ANSWER_S))["status"])
+    except LifecycleError:
+        return ""
+
+
+def _too_late(wait: Wait, process: Process, deadline: Deadline, status: str = "") -> TimedOut:
     expected = {
         ReadyKind.AGENT: "the guest agent of %s",
         ReadyKind.PORT: "port %d of %%s" % wait.readiness.port,
@@ -175,6 +186,8 @@ def _too_late(wait: Wait, process: Process, deadline: Deadline) -> TimedOut:
         "process %d lives and was left running, so that the next run goes on waiting and qemu_guest_shutdown can end it"
         % process.pid
     )
+    if status not in ("", "running"):
+        seen += "; the guest doesn't run: QEMU calls it %s" % status
     said = [
         ("QEMU said", qemu_said(wait.places)),
         ("its console (%s) ends with" % wait.places.console_log, _last_lines(tail(wait.places.console_log))),

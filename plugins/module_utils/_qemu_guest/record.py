@@ -63,12 +63,17 @@ class Record(NamedTuple):
 
 
 def definition(options: Mapping[str, Any]) -> Definition:
-    """The declared machine in one normal form: what was not given is left out, sizes are bytes. Raises BadInput."""
+    """The declared machine in one normal form: without what was not given, sizes in bytes, a UUID in small letters.
+
+    Raises BadInput.
+    """
     found = {option: _given(options.get(option)) for option in DEFINING}
     memory_bytes = parse_size(str(options["memory"]), "memory")
     if memory_bytes < 1024 * 1024:
         raise BadInput("memory", "%d bytes are too few for any guest" % memory_bytes, "Write a size such as 512M or 2G")
-    return {option: value for option, value in dict(found, memory=memory_bytes).items() if value is not None}
+    uuid = found["uuid"].lower() if found["uuid"] is not None else None
+    normal = dict(found, memory=memory_bytes, uuid=uuid)
+    return {option: value for option, value in normal.items() if value is not None}
 
 
 def digest(declared: Definition) -> str:

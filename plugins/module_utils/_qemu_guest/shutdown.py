@@ -16,7 +16,7 @@ from .._core.capabilities import Capability, missing_protections
 from .._core.converge import Plan, View
 from .._core.errors import BadInput, LifecycleError
 from .._core.locks import try_flock
-from .._core.wait import Deadline, poll_until
+from .._core.wait import Deadline, check_timeout, poll_until
 from .identify import Identity
 from .model import Guest, Policy, Rung, State
 from .observe import Sight, look, view_of
@@ -52,8 +52,7 @@ class Wish(NamedTuple):
 
 def wish_from(params: Mapping[str, Any], guests: tuple[Guest, ...]) -> Wish:
     """The task's options as values. Raises BadInput."""
-    if params["timeout"] <= 0:
-        raise BadInput("timeout", "%d seconds are no time" % params["timeout"], "Give a number of seconds above 0")
+    check_timeout(params["timeout"])
     if params["parallel"] < 0:
         raise BadInput("parallel", "%d is negative" % params["parallel"], "Give a number of guests, or 0 for all")
     return Wish(

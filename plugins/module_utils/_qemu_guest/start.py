@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .._core.converge import Plan
 from .._core.errors import LifecycleError
-from .._core.wait import Deadline
+from .._core.wait import Deadline, check_timeout
 from .places import check_folder, places
 from .process import pidfile_owner
 from .process import stat as process_stat
@@ -59,6 +59,7 @@ class Guest:
     """Observes and starts the guest of one task."""
 
     def __init__(self, options: Mapping[str, Any], deadline: Deadline) -> None:
+        check_timeout(options["timeout"])
         self._options = options
         self._deadline = deadline
         self._name: str = options["name"]
