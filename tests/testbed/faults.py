@@ -110,23 +110,44 @@ def leftovers(folder: Path) -> list[str]:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of this size, whoever we are: in a mount namespace of its own, reached through the process that
-    keeps it.
+    """A file system of this size, whoever we are: in a mount namespace of its own, or where there is none for us (in a
+    chroot, say) by sudo.
     """
     mounted = folder / "mounted"
     mounted.mkdir()
+    disk = _disk_of_a_namespace if _has_user_namespaces() else _disk_by_sudo
+    with disk(mounted, size) as path:
+        yield path
+
+
+def _has_user_namespaces() -> bool:
+    return subprocess.run([*_NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
+
+
+_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+
+
+@contextmanager
+def _disk_of_a_namespace(mounted: Path, size: str) -> Iterator[Path]:
+    """It is reached through the process that keeps the namespace, and gone with it."""
     script = f"mount -t tmpfs -o size={size},mode=700 small {mounted} && echo mounted && read ended"
-    keeper = subprocess.Popen(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    keeper = subprocess.Popen([*_NAMESPACE, "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert keeper.stdout is not None
         assert keeper.stdout.readline() == b"mounted\n", "no file system could be mounted in a user namespace"
         yield Path(f"/proc/{keeper.pid}/root{mounted}")
     finally:
         keeper.communicate()
+
+
+@contextmanager
+def _disk_by_sudo(mounted: Path, size: str) -> Iterator[Path]:
+    options = f"size={size},mode=700,uid={os.geteuid()},gid={os.getegid()}"
+    subprocess.run(["sudo", "-n", "mount", "-t", "tmpfs", "-o", options, "small", str(mounted)], check=True)
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["sudo", "-n", "umount", "--lazy", str(mounted)], check=True)
 
 
 def free_bytes(folder: Path) -> int:
