@@ -157,8 +157,7 @@ def _evidence(identity: Identity, pidfile: Pidfile | None) -> list[Evidence]:
         pid = _listener(channel) if channel is not None else None
         if channel is not None and pid is not None:
             found.append(Evidence("the listener at %s" % channel.path, pid))
-    seen = process.stat(guest.pid) if guest.pid is not None else None
-    if guest.pid is not None and seen is not None and seen.state not in ("Z", "X"):  # those have ended
+    if guest.pid is not None and process.lives(guest.pid):
         found.append(Evidence("the option pid", guest.pid))
     return found
 

@@ -111,6 +111,22 @@ def hold(pid: int) -> HeldProcess | None:
         return None
 
 
+def lives(pid: int) -> bool:
+    """Whether some process has this number and has not ended. Without pidfds it is told by /proc, where a process
+    whose first thread has ended looks dead, and where there is no /proc nothing lives.
+    """
+    if not has(Capability.PIDFD):
+        seen = stat(pid)
+        return seen is not None and seen.state not in ("Z", "X")
+    process = hold(pid)
+    if process is None:
+        return False
+    try:
+        return process.alive()
+    finally:
+        process.close()
+
+
 def hold_peer(connection: socket.socket) -> HeldProcess | None:
     """Hold the process that listens at the other end of a Unix socket.
 

@@ -53,6 +53,33 @@ def test_a_held_process_is_alive_until_the_kernel_says_otherwise(child):
     held.close()
 
 
+def test_a_process_lives_as_long_as_any_of_its_threads():
+    """/proc calls it a zombie as soon as its first thread has ended, with all its files still open."""
+    code = (
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(300,)).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as running:
+        ends = time.monotonic() + 60
+        while process.stat(running.pid).state != "Z" and time.monotonic() < ends:
+            time.sleep(0.01)
+        assert process.stat(running.pid).state == "Z"
+        assert process.lives(running.pid)
+        running.kill()
+        running.wait()
+        assert not process.lives(running.pid)
+
+
+@pytest.mark.parametrize("hidden", ["", "pidfd"])
+def test_a_process_that_nobody_collected_has_ended(child, monkeypatch, hidden):
+    monkeypatch.setenv("VMOPS_HIDE_CAPABILITIES", hidden)
+    assert process.lives(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process.lives(child.pid)
+
+
 def test_a_signal_never_reaches_another_process(child):
     held = process.hold(child.pid)
     assert held is not None
