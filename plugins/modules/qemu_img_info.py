@@ -16,7 +16,8 @@ description:
   - Tells format, sizes, options, snapshots, bitmaps, encryption and backing chain of one or many image files, whether
     an image is in use and by which process, and on request what a check, a measurement and a map say.
   - Nothing is changed, and an image that is in use is looked at without disturbing its user.
-  - A file that an image names is only looked at with O(backing_chain=true), and then its metadata alone.
+  - A file that an image names is only looked at with O(backing_chain=true), and then its metadata alone, and with
+    O(map) or O(measure), which read the backing files. What QEMU would take for a protocol is never followed.
 options:
   path:
     description:
@@ -42,7 +43,7 @@ options:
     default: false
   map:
     description:
-      - Whether to add up which parts hold data, zeros or nothing.
+      - Whether to add up which parts hold data, zeros or nothing, in the image and its backing files.
     type: bool
     default: false
   measure:

@@ -161,6 +161,20 @@ def test_a_chain_that_leads_back_is_told(tmp_path, loop):
     assert image["backing_chain"][-1]["error"] == "the chain leads back to this file"
 
 
+@pytest.mark.parametrize("wanted", [{"map": True}, {"measure": "raw"}], ids=["map", "measure"])
+@pytest.mark.parametrize("name", ["top", "nbd:localhost:10809", "gone"])
+def test_what_reads_below_an_image_refuses_what_it_could_only_hang_on(tmp_path, name, wanted):
+    (image,) = look(over(tmp_path / "top", name, "qcow2"), timeout=20, **wanted)
+    assert "map or measure" in image["error"]
+    assert name in image["error"]
+
+
+@pytest.mark.parametrize("name", ["top", "nbd:localhost:10809", "gone"])
+def test_a_check_opens_nothing_below(tmp_path, name):
+    (image,) = look(over(tmp_path / "top", name, "qcow2"), timeout=20, check=True)
+    assert image["check"] == {"corruptions": 0, "leaks": 0}
+
+
 # on request
 
 

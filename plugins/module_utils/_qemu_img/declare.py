@@ -14,6 +14,7 @@ from typing import Any
 
 from .._core.errors import BadInput
 from .._core.units import parse_size
+from .._core.wait import check_timeout
 from .identity import source_is_image
 from .model import Desired, Format, RepairMode, Source, Verify, round_to_sector
 
@@ -25,7 +26,7 @@ _COMPRESSIBLE = (Format.QCOW2, Format.VMDK)
 def declared(params: Mapping[str, Any]) -> Desired:
     """What the task wants. Raises BadInput."""
     _refuse_nul(params)
-    check_timeout(params)
+    check_timeout(params["timeout"])
     path = declared_path(params["path"], "path")
     image_format = Format(params["format"])
     desired = Desired(
@@ -83,12 +84,6 @@ def url_secrets(source: str | None) -> list[str]:
 
 def _is_url(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
-
-
-def check_timeout(params: Mapping[str, Any]) -> None:
-    """Raise BadInput for a time in which nothing can be done."""
-    if params["timeout"] <= 0:
-        raise BadInput("timeout", "%d seconds are no time" % params["timeout"], "Write 1 or more")
 
 
 def declared_path(path: str, option: str) -> str:

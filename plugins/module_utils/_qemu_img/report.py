@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from .._core.capabilities import Capability, missing_protections
 from .._core.converge import Plan
-from .._core.errors import BadInput, LifecycleError, describe
+from .._core.errors import BadInput, LifecycleError, Refused, describe
 from .._core.wait import Deadline
 from . import record as records
 from .declare import declared_path
@@ -81,10 +81,15 @@ class Images:
     def _on_request(self, node: Node, info: ImageInfo) -> dict[str, object]:
         wanted = self._wanted
         found: dict[str, object] = {}
+        reads_below = wanted.map or wanted.measure is not None
+        chain = self._chain(node.path, info) if wanted.chain or reads_below else []
+        if reads_below:
+            _refuse_unreadable(node.path, chain)
         if wanted.chain:
-            found["backing_chain"] = self._chain(node.path, info)
+            found["backing_chain"] = chain
         if wanted.check:
-            result = check(node, self._qemu_img)
+            # nothing below counts for it, and what a header names is nothing to be opened unasked
+            result = check(node._replace(alone=info.backing_file is not None), self._qemu_img)
             found["check"] = result._asdict() if result else None
         if wanted.map:
             found["map"] = read_map(node, self._qemu_img).summary
@@ -98,8 +103,11 @@ class Images:
         """The files below, top first. Names that QEMU would take for a protocol end it: they are no files."""
         chain: list[dict[str, object]] = []
         seen = {os.path.realpath(path)}
-        while info.backing_file is not None and len(chain) < CHAIN_LIMIT:
+        while info.backing_file is not None:
             name = info.backing_file
+            if len(chain) == CHAIN_LIMIT:
+                chain.append({"path": name, "error": "the chain is longer than %d files" % CHAIN_LIMIT})
+                break
             if ":" in name.split("/", 1)[0]:
                 chain.append({"path": name, "exists": False, "error": "a protocol of QEMU's, no file; not followed"})
                 break
@@ -141,6 +149,16 @@ class Images:
     def warnings(self) -> Sequence[str]:
         """See Subject."""
         return missing_protections((Capability.OFD_LOCKS, Capability.PROC))
+
+
+def _refuse_unreadable(path: str, chain: Sequence[Mapping[str, object]]) -> None:
+    for below in chain:
+        if "error" in below:
+            raise Refused(
+                "map or measure %s" % path,
+                "both read what is below it, and of %s is to say: %s" % (below["path"], below["error"]),
+                "Leave map and measure out, or mend the chain",
+            )
 
 
 def _holder(holder: Holder) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .declare import check_timeout
+from .._core.wait import check_timeout
 from .model import Format
 from .options import declared_options
 
@@ -31,7 +31,7 @@ class Request(NamedTuple):
 
 def declared_request(params: Mapping[str, Any]) -> Request:
     """What an info task wants to know. Raises BadInput."""
-    check_timeout(params)
+    check_timeout(params["timeout"])
     return Request(
         paths=tuple(params["path"]),
         format=Format(params["format"]) if params["format"] else None,
