@@ -167,8 +167,8 @@ elapsed_s:
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.converge import report
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.look import Look
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.options import GUESTS, IDENTITY, guests_from
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.look import look_from
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.options import GUESTS, IDENTITY
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ def main() -> None:
         argument_spec={**IDENTITY, **GUESTS, "timeout": {"type": "int", "default": 10}},
         supports_check_mode=True,
     )
-    report(module, lambda deadline: Look(guests_from(module.params), module.params["guests"] is None, deadline))
+    report(module, lambda deadline: look_from(module.params, deadline))
 
 
 if __name__ == "__main__":

@@ -184,7 +184,8 @@ options:
     default: none
   extra_args:
     description:
-      - Further words of QEMU's command line, added at its end.
+      - Further words of QEMU's command line, added at its end. What another option declares is refused here, such as
+        C(-m) beside O(memory).
       - Everybody on the host can read a command line. Keep secrets out of it.
     type: list
     elements: str

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from .._core.capabilities import Capability, missing_protections
 from .._core.converge import Plan, View
-from .._core.wait import Deadline
+from .._core.wait import Deadline, check_timeout
 from .identify import Identity
 from .model import Guest
 from .observe import Sight, look
+from .options import guests_from
 from .record import Record, record_of
 
 
@@ -54,6 +56,12 @@ class Look:
 
     def warnings(self) -> list[str]:
         return missing_protections([Capability.PIDFD, Capability.PROC])
+
+
+def look_from(params: Mapping[str, Any], deadline: Deadline) -> Look:
+    """What a task wants to know. Raises BadInput."""
+    check_timeout(params["timeout"])
+    return Look(guests_from(params), params["guests"] is None, deadline)
 
 
 def _record(sight: Sight) -> Mapping[str, object]:

@@ -18,7 +18,24 @@ from .record import Definition
 
 PORTS = range(1, 65536)
 # QEMU is managed through these; a second one would cut us off from the guest.
-OURS = ("-daemonize", "-pidfile", "-name", "-uuid", "-D")
+# Of QEMU's own options those that would undo what is declared elsewhere, and the option that declares it.
+_DECLARED = {
+    "-m": "memory",
+    "-smp": "cpus",
+    "-cpu": "cpu",
+    "-accel": "accel",
+    "-enable-kvm": "accel",
+    "-no-kvm": "accel",
+    "-bios": "firmware",
+    "-kernel": "kernel",
+    "-initrd": "initrd",
+    "-append": "append",
+    "-display": "display",
+    "-nographic": "display",
+    "-name": "name",
+    "-uuid": "uuid",
+}
+_OURS = ("-daemonize", "-pidfile", "-D")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 
@@ -299,6 +316,9 @@ def _path(option: str, path: str | None) -> str:
 
 
 def _extra(word: str) -> str:
-    if "-" + word.lstrip("-").split("=")[0] in OURS:
+    option = "-" + word[2:] if word.startswith("--") else word
+    if option in _DECLARED:
+        raise BadInput("extra_args", "%s says what %s declares" % (word, _DECLARED[option]), "Write it there")
+    if option in _OURS:
         raise BadInput("extra_args", "%s is set by this module" % word, "Leave it out")
     return _plain("extra_args", word)

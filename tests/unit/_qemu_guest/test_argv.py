@@ -198,6 +198,7 @@ def test_without_a_channel_for_the_agent():
 
 def test_extra_words_come_last():
     assert words(extra_args=["-device", "virtio-rng"])[-2:] == ["-device", "virtio-rng"]
+    assert words(extra_args=["-fw_cfg", "m"])[-2:] == ["-fw_cfg", "m"], "a value is no option"
 
 
 @pytest.mark.parametrize(
@@ -235,6 +236,12 @@ def test_what_is_refused(changes, option):
     with pytest.raises(BadInput) as caught:
         spec(**changes)
     assert caught.value.facts["option"] == option
+
+
+@pytest.mark.parametrize(("word", "declares"), [("-m", "memory"), ("--enable-kvm", "accel"), ("-append", "append")])
+def test_what_an_option_declares_is_no_further_word(word, declares):
+    with pytest.raises(BadInput, match=f"{word} says what {declares} declares"):
+        spec(extra_args=[word, "1"])
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "..", "a b", "a" * 64, "a\n", "ü"])
