@@ -131,7 +131,10 @@ options:
         description: Its address. By default one made from the guest's name and the card's position.
         type: str
       interface:
-        description: The host's tap device or bridge, for these two modes.
+        description:
+          - The host's tap device or bridge, for these two modes. It must be there and up.
+          - A tap must belong to the user who starts QEMU. A bridge is joined by QEMU's C(qemu-bridge-helper), which
+            must be set-uid root for other users, and must find the bridge in C(/etc/qemu/bridge.conf).
         type: str
       forwards:
         description: Ports of the host that lead into the guest, for O(networks[].mode=user).

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import stat
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -103,7 +104,7 @@ def start(spec: Spec, declared: Definition, places: Places, deadline: Deadline) 
 
     Raises BadInput, Refused, ToolMissing, StartFailed, TimedOut.
     """
-    check_files(spec)
+    check_host(spec)
     emulator = _find_emulator(spec.emulator)
     prepare_folder(places.folder)
     check_nobody(spec.name, places)
@@ -192,8 +193,8 @@ def _find_emulator(declared: str) -> str:
     return declared
 
 
-def check_files(spec: Spec) -> None:
-    """Raises BadInput for a file that is not there, before anything is touched."""
+def check_host(spec: Spec) -> None:
+    """Raises BadInput for a file or a network device that is not there, before anything is touched."""
     for option, path in _files(spec):
         try:
             mode = os.stat(path).st_mode
@@ -205,6 +206,19 @@ def check_files(spec: Spec) -> None:
             ) from None
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             raise BadInput(option, "%s is neither a file nor a block device" % path, "Name the file itself")
+    for index, network in enumerate(spec.networks):
+        if network.mode in ("tap", "bridge"):
+            _check_interface("networks[%d].interface" % index, network.interface)
+
+
+def _check_interface(option: str, name: str) -> None:
+    """QEMU run by root would make a missing tap itself, which leads nowhere."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        raise BadInput(
+            option, "the host has no network device %s" % name, "Make it and bring it up first, or correct the name"
+        ) from None
 
 
 def check_nobody(name: str, places: Places) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .._core.capabilities import Capability, missing_protections
 from .._core.wait import Deadline
-from .launch import check_files, check_taken, living_process, start
+from .launch import check_host, check_taken, living_process, start
 from .places import Places
 from .ready import Ended, Wait, wait_until_ready
 from .record import Definition, Phase, Record, read_record, write_record
@@ -51,7 +51,7 @@ class Up:
         from .shutdown import Shutdown, Wish
 
         # Before the running one is given up.
-        check_files(self._spec)
+        check_host(self._spec)
         check_taken(self._spec, self._places, self._deadline)
         here = self._places
         agent = here.agent_socket if os.path.exists(here.agent_socket) else None
