@@ -68,7 +68,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
 def guest() -> dict[str, Any]:
     """What makes a guest run here: emulation, and a kernel, since nothing boots from the image published here."""
     built = linux_guest.build()
-    return {"kernel": str(built.kernel), "initrd": str(built.initrd), "append": "console=ttyS0", "accel": "tcg"}
+    return {"kernel": str(built.kernel), "initrd": str(built.initrd), "append": "console=ttyS0 quiet", "accel": "tcg"}
 
 
 def test_the_readme_has_its_playbooks_and_an_inventory():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-from tests.tools.paths import LOGS, ROOT
+from tests.tools.paths import LOGS, ROOT, STATE
 
 _SHOWN_LINES = 60
 """How much of a failed stage's log is shown: a pytest failure with its summary fits."""
@@ -29,6 +29,13 @@ _GRACE_S = 20
 AT_ONCE = 2
 """Stages side by side. Each keeps about one core busy, and two cores are what the smallest machine of a CI has; with
 more, the tests that wait for real machines would only wait for each other."""
+
+_ENVIRON = {
+    "NO_COLOR": "1",
+    # thousands of modules are run, which would each compile all that they import; and the sources stay clean
+    "PYTHONPYCACHEPREFIX": str(STATE / "pycache"),
+    "PYTHONDONTWRITEBYTECODE": "",
+}
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -177,7 +184,7 @@ def _run_command(command: Command, stage: Stage, started: float, running: _Runni
 
     say(f"$ {shlex.join(command.argv)}\n")
     try:
-        process = running.start(command, {"VMOPS_NOTE_FILE": str(stage.note), "NO_COLOR": "1"}, log)
+        process = running.start(command, {"VMOPS_NOTE_FILE": str(stage.note), **_ENVIRON}, log)
     except OSError as error:
         say(f"could not start: {error}\n")
         return False
