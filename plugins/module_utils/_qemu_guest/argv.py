@@ -101,10 +101,15 @@ def _kernel(spec: Spec) -> Iterator[str]:
 def _disks(spec: Spec) -> Iterator[str]:
     if any(disk.interface == "scsi" for disk in spec.disks):
         yield from ("-device", "virtio-scsi,id=scsi")
+    on_ide = 0
     for index, disk in enumerate(spec.disks):
         node = "disk%d" % index
+        device = [DEVICES[disk.interface], "drive=" + node, "bootindex=%d" % (index + 1), *_disk_properties(node, disk)]
+        if disk.on_ide:
+            device += _ide_place(spec.chipset, on_ide)
+            on_ide += 1
         yield from ("-blockdev", _blockdev(node, disk))
-        yield from ("-device", _disk_device(node, index, disk))
+        yield from ("-device", ",".join(device))
 
 
 def _blockdev(node: str, disk: Disk) -> str:
@@ -114,16 +119,22 @@ def _blockdev(node: str, disk: Disk) -> str:
     return json.dumps(dict(shared, driver=disk.format, file=file, **{"node-name": node}))
 
 
-def _disk_device(node: str, index: int, disk: Disk) -> str:
-    parts = [DEVICES[disk.interface], "drive=" + node, "bootindex=%d" % (index + 1)]
+def _ide_place(chipset: str, number: int) -> Iterator[str]:
+    """QEMU by itself puts a third one where there is no place for it, on q35 already a second one."""
+    if chipset == "q35":
+        yield "bus=ide.%d" % number
+    if chipset == "pc":
+        yield from ("bus=ide.%d" % (number // 2), "unit=%d" % (number % 2))
+
+
+def _disk_properties(node: str, disk: Disk) -> Iterator[str]:
     serial = disk.serial or (node if disk.interface == "nvme" else "")  # an nvme disk must have one
     if serial:
-        parts.append("serial=" + serial)
+        yield "serial=" + serial
     if disk.interface == "scsi":
-        parts.append("bus=scsi.0")
+        yield "bus=scsi.0"
     if not disk.readonly:
-        parts.append("write-cache=" + ("on" if CACHES[disk.cache][2] else "off"))
-    return ",".join(parts)
+        yield "write-cache=" + ("on" if CACHES[disk.cache][2] else "off")
 
 
 def _seed(spec: Spec) -> Iterator[str]:

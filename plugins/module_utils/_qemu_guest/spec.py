@@ -35,6 +35,8 @@ _DECLARED = {
     "-name": "name",
     "-uuid": "uuid",
 }
+# Disks and CD-ROMs that a machine type's own controller takes.
+_IDE_PLACES = {"q35": 6, "pc": 4}
 _OURS = ("-daemonize", "-pidfile", "-D")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
@@ -71,6 +73,11 @@ class Disk(NamedTuple):
     serial: str = ""
     is_device: bool = False
 
+    @property
+    def on_ide(self) -> bool:
+        """Whether the machine's own controller takes it."""
+        return self.interface in ("ide", "cdrom")
+
 
 class Spec(NamedTuple):
     """The machine to start."""
@@ -94,6 +101,14 @@ class Spec(NamedTuple):
     agent: bool
     display: str
     extra_args: tuple[str, ...]
+
+    @property
+    def chipset(self) -> str:
+        """``q35`` or ``pc`` for those machine types of whatever version, else the machine type."""
+        name = self.machine.partition(",")[0]
+        if re.match(r"(pc-)?q35(-\d|\Z)", name):
+            return "q35"
+        return "pc" if re.match(r"pc(-i440fx)?(-\d|\Z)", name) else name
 
     def forwarded(self, port: int) -> bool:
         """Whether the host's TCP ``port`` leads into the guest through QEMU's user network."""
@@ -214,6 +229,12 @@ def _disk(option: str, given: Mapping[str, Any]) -> Disk:
             "%r can't be a serial number" % serial,
             "Use at most 20 letters, digits, dots and dashes",
         )
+    if given["readonly"] and given["interface"] == "ide":
+        raise BadInput(
+            option + ".readonly",
+            "QEMU's IDE disks can't be read-only",
+            "Take the interface virtio, scsi, nvme or cdrom",
+        )
     return Disk(
         path=_path(option + ".path", given["path"]),
         format=given["format"],
@@ -278,6 +299,7 @@ def _check_together(spec: Spec) -> None:
             "it belongs to a firmware",
             "Name the firmware's code as well, such as /usr/share/OVMF/OVMF_CODE.fd",
         )
+    _check_ide(spec)
     taken = set()
     for network in spec.networks:
         for forward in network.forwards:
@@ -289,6 +311,17 @@ def _check_together(spec: Spec) -> None:
                     "Give each forward a port of its own",
                 )
             taken.add(key)
+
+
+def _check_ide(spec: Spec) -> None:
+    count = sum(disk.on_ide for disk in spec.disks)
+    places = _IDE_PLACES.get(spec.chipset, count)
+    if count > places:
+        raise BadInput(
+            "disks",
+            "%d of them are ide or cdrom, and the machine %s has %d places for these" % (count, spec.machine, places),
+            "Give the others another interface, such as virtio",
+        )
 
 
 def _at_least_one(option: str, number: int) -> int:

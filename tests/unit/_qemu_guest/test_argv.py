@@ -96,10 +96,10 @@ def test_the_processor_fits_the_accelerator(accel, cpu, expected):
     ("disk", "device"),
     [
         ({}, "virtio-blk,drive=disk0,bootindex=1,write-cache=on"),
-        ({"interface": "ide"}, "ide-hd,drive=disk0,bootindex=1,write-cache=on"),
+        ({"interface": "ide"}, "ide-hd,drive=disk0,bootindex=1,write-cache=on,bus=ide.0"),
         ({"interface": "scsi"}, "scsi-hd,drive=disk0,bootindex=1,bus=scsi.0,write-cache=on"),
         ({"interface": "nvme"}, "nvme,drive=disk0,bootindex=1,serial=disk0,write-cache=on"),
-        ({"interface": "cdrom"}, "ide-cd,drive=disk0,bootindex=1"),
+        ({"interface": "cdrom"}, "ide-cd,drive=disk0,bootindex=1,bus=ide.0"),
         ({"serial": "S1"}, "virtio-blk,drive=disk0,bootindex=1,serial=S1,write-cache=on"),
         ({"readonly": True}, "virtio-blk,drive=disk0,bootindex=1"),
         ({"cache": "writethrough"}, "virtio-blk,drive=disk0,bootindex=1,write-cache=off"),
