@@ -100,11 +100,16 @@ def _kernel(spec: Spec) -> Iterator[str]:
 
 def _disks(spec: Spec) -> Iterator[str]:
     if any(disk.interface == "scsi" for disk in spec.disks):
-        yield from ("-device", "virtio-scsi,id=scsi")
+        yield from ("-device", _on_bus("virtio-scsi", spec) + ",id=scsi")
     on_ide = 0
     for index, disk in enumerate(spec.disks):
         node = "disk%d" % index
-        device = [DEVICES[disk.interface], "drive=" + node, "bootindex=%d" % (index + 1), *_disk_properties(node, disk)]
+        device = [
+            _on_bus(DEVICES[disk.interface], spec),
+            "drive=" + node,
+            "bootindex=%d" % (index + 1),
+            *_disk_properties(node, disk),
+        ]
         if disk.on_ide:
             device += _ide_place(spec.chipset, on_ide)
             on_ide += 1
@@ -117,6 +122,11 @@ def _blockdev(node: str, disk: Disk) -> str:
     shared = {"read-only": disk.readonly, "discard": disk.discard, "cache": {"direct": direct, "no-flush": no_flush}}
     file = dict(shared, driver="host_device" if disk.is_device else "file", filename=disk.path)
     return json.dumps(dict(shared, driver=disk.format, file=file, **{"node-name": node}))
+
+
+def _on_bus(device: str, spec: Spec) -> str:
+    """QEMU's short names of virtio devices mean those on PCI, which a microvm has only if told."""
+    return device + "-device" if spec.chipset == "microvm" and device.startswith("virtio-") else device
 
 
 def _ide_place(chipset: str, number: int) -> Iterator[str]:
@@ -140,14 +150,14 @@ def _disk_properties(node: str, disk: Disk) -> Iterator[str]:
 def _seed(spec: Spec) -> Iterator[str]:
     if spec.seed:
         yield from ("-blockdev", _blockdev("seed", Disk(spec.seed, "raw", readonly=True)))
-        yield from ("-device", "virtio-blk,drive=seed")
+        yield from ("-device", _on_bus("virtio-blk", spec) + ",drive=seed")
 
 
 def _networks(spec: Spec) -> Iterator[str]:
     for index, network in enumerate(spec.networks):
         if network.mode != "none":
             yield from ("-netdev", _netdev("net%d" % index, network))
-            yield from ("-device", "%s,netdev=net%d,mac=%s" % (CARDS[network.model], index, network.mac))
+            yield from ("-device", "%s,netdev=net%d,mac=%s" % (_on_bus(CARDS[network.model], spec), index, network.mac))
 
 
 def _netdev(node: str, network: Network) -> str:
@@ -166,4 +176,5 @@ def _channels(spec: Spec, places: Places) -> Iterator[str]:
     yield from ("-mon", "chardev=qmp,mode=control")
     if spec.agent:
         yield from ("-chardev", "socket,id=agent,server=on,wait=off,path=" + escaped(places.agent_socket))
-        yield from ("-device", "virtio-serial", "-device", "virtserialport,chardev=agent,name=" + AGENT_PORT)
+        yield from ("-device", _on_bus("virtio-serial", spec))
+        yield from ("-device", "virtserialport,chardev=agent,name=" + AGENT_PORT)

@@ -104,8 +104,12 @@ class Spec(NamedTuple):
 
     @property
     def chipset(self) -> str:
-        """``q35`` or ``pc`` for those machine types of whatever version, else the machine type."""
-        name = self.machine.partition(",")[0]
+        """``q35`` or ``pc`` for those machine types of whatever version, ``microvm`` for one without PCI, else the
+        machine type.
+        """
+        name, _comma, options = self.machine.partition(",")
+        if name == "microvm" and "pcie=on" in options.split(","):
+            return "microvm with PCI"
         if re.match(r"(pc-)?q35(-\d|\Z)", name):
             return "q35"
         return "pc" if re.match(r"pc(-i440fx)?(-\d|\Z)", name) else name

@@ -109,6 +109,14 @@ def test_disk_devices(disk, device):
     assert device in devices(disk)[0]
 
 
+@pytest.mark.parametrize(("machine", "suffix"), [("microvm", "-device"), ("microvm,pcie=on", ""), ("virt", "")])
+def test_virtio_on_a_machine_without_pci(machine, suffix):
+    built = after("-device", words(machine=machine, seed="/s", disks=[{**DISK, "interface": "scsi"}], agent=True))
+    assert {word.partition(",")[0] for word in built if word.startswith("virtio")} == {
+        "virtio-" + kind + suffix for kind in ("scsi", "blk", "net", "serial")
+    }
+
+
 @pytest.mark.parametrize(
     ("cache", "direct", "no_flush"),
     [
