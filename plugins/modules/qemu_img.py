@@ -81,7 +81,8 @@ options:
     default: false
   backing_file:
     description:
-      - The image that this one is an overlay of; a relative name starts at the image's directory.
+      - The image that this one is an overlay of; a relative name starts at the image's directory, and V(~) is the
+        home directory.
       - An existing overlay of another image is rebased, its content being kept. An empty text makes an overlay stand
         alone.
       - By default an existing image's backing file is left as it is. Format V(qcow2) only.

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The names of our own files beside those that we manage."""
+"""Names of files: in full, and those of our own files beside the ones that we manage."""
 
 from __future__ import annotations
 
@@ -10,6 +10,30 @@ import hashlib
 import os
 
 NAME_MAX = 255  # bytes in one path component, on every file system of this field
+
+
+def absolute(path: str, folder: str = "") -> str:
+    """The whole name of the file that ``path`` means to the kernel, where a relative one starts at ``folder`` (by
+    default the current directory).
+
+    What is left of a directory by ".." is the directory that it really lies in: behind a link that isn't the one
+    before it in the name. A name without ".." asks nothing of the file system.
+    """
+    whole = ""
+    for part in os.path.join(folder or os.getcwd(), path).split("/"):
+        if part in ("", "."):
+            continue
+        whole = _parent(whole) if part == ".." else whole + "/" + part
+    return whole or "/"
+
+
+def _parent(folder: str) -> str:
+    if not folder:
+        return ""  # the root is its own
+    if os.path.islink(folder):
+        folder = os.path.realpath(folder)
+    # What is no directory has no parent either: the kernel will say so.
+    return folder.rpartition("/")[0] if os.path.isdir(folder) else folder + "/.."
 
 
 def beside(path: str, role: str) -> str:

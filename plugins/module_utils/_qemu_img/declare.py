@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._core.errors import BadInput
+from .._core.names import absolute
 from .._core.units import parse_size
 from .._core.wait import check_timeout
 from .identity import source_is_image
@@ -92,7 +93,7 @@ def declared_path(path: str, option: str) -> str:
         raise BadInput(option, "the path is empty or holds a NUL", "Name one file")
     if path.endswith("/"):
         raise BadInput(option, "%r names a directory" % path, "Name the image file itself")
-    return os.path.abspath(path)
+    return absolute(path)
 
 
 def _refuse_nul(params: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .._core.names import absolute
 from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen, Source, SourceIdentity
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def is_current_backing(desired: Desired, info: ImageInfo | None) -> bool:
         return not backing.stored
     if not backing.stored:
         return False
-    current = os.path.abspath(os.path.join(os.path.dirname(desired.path), info.backing_file))
+    current = absolute(info.backing_file, os.path.dirname(desired.path))
     return current == backing.path and (backing.format is None or info.backing_format == backing.format.value)
 
 

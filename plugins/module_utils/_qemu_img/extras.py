@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .._core.errors import BadInput
+from .._core.names import absolute
 from .._core.units import parse_size
 from .model import Format
 
@@ -55,10 +56,11 @@ def declared_backing(params: Mapping[str, Any], path: str) -> Backing | None:
     image_format = Format(params["backing_format"]) if params["backing_format"] else None
     if given == "":
         return Backing("", "", None)
-    absolute = os.path.abspath(os.path.join(os.path.dirname(path), given))
+    given = os.path.expanduser(given)
+    whole = absolute(given, os.path.dirname(path))
     # QEMU takes a colon before the first slash for a protocol; such a name is stored by its absolute path.
     looks_like_protocol = ":" in given.split("/", 1)[0]
-    return Backing(absolute if looks_like_protocol else given, absolute, image_format)
+    return Backing(whole if looks_like_protocol else given, whole, image_format)
 
 
 def declared_encryption(given: Mapping[str, Any] | None) -> Encryption | None:

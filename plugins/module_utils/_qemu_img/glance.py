@@ -10,7 +10,7 @@ import os
 import stat
 
 from .._core.errors import BadInput
-from .._core.names import beside
+from .._core.names import absolute, beside
 from . import record as records
 from .differences import has_unknown_option, is_at_rest, is_current_backing
 from .identity import identify, source_is_image
@@ -47,7 +47,7 @@ def resolve(desired: Desired) -> Desired:
             )
         backing = desired.backing
         if backing is not None and backing.stored:  # a relative name starts where the image itself is
-            backing = backing._replace(path=os.path.abspath(os.path.join(os.path.dirname(real), backing.stored)))
+            backing = backing._replace(path=absolute(backing.stored, os.path.dirname(real)))
         return resolve(desired._replace(path=real, backing=backing))
     for test, what in _KINDS:
         if test(status.st_mode):

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from .._core.capabilities import Capability, missing_protections
 from .._core.converge import Plan
 from .._core.errors import BadInput, LifecycleError, Refused, describe
+from .._core.names import absolute
 from .._core.wait import Deadline
 from . import record as records
 from .declare import declared_path
@@ -111,7 +112,7 @@ class Images:
             if ":" in name.split("/", 1)[0]:
                 chain.append({"path": name, "exists": False, "error": "a protocol of QEMU's, no file; not followed"})
                 break
-            path = os.path.abspath(os.path.join(os.path.dirname(path), name))
+            path = absolute(name, os.path.dirname(path))
             if os.path.realpath(path) in seen:
                 chain.append({"path": path, "exists": True, "error": "the chain leads back to this file"})
                 break

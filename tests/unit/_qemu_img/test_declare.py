@@ -94,7 +94,7 @@ def test_an_option_is_spelled_as_info_shows_it(name, given, expected):
     ("given", "stored", "path"),
     [
         ("base.qcow2", "base.qcow2", "/images/base.qcow2"),
-        ("../base.qcow2", "../base.qcow2", "/base.qcow2"),
+        ("./base.qcow2", "./base.qcow2", "/images/base.qcow2"),
         ("/srv/base.qcow2", "/srv/base.qcow2", "/srv/base.qcow2"),
         ("", "", ""),
         ("nbd:base", "/images/nbd:base", "/images/nbd:base"),
@@ -142,7 +142,7 @@ def test_a_file_whose_name_looks_like_a_url():
 
 def test_a_relative_path_becomes_absolute():
     assert declare(path="a.qcow2").path.startswith("/")
-    assert declare(path="/images/../a.qcow2").path == "/a.qcow2"
+    assert declare(path="/etc/../a.qcow2").path == "/a.qcow2"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_relative_path_becomes_absolute():
         ({"source": "https://host/a"}, "checksum: a source from the network needs one"),
         ({"source": "https://host/a", "checksum": SHA, "allow_references": True}, "allow_references"),
         ({"source": "/images/a.qcow2"}, "source: it is the image itself"),
-        ({"source": "/images/../images/a.qcow2"}, "source: it is the image itself"),
+        ({"source": "/etc/../images/a.qcow2"}, "source: it is the image itself"),
         ({"source": "/s", "checksum": "md6:00"}, "'md6' is no known algorithm.*sha256"),
         ({"source": "/s", "checksum": "00"}, "is no known algorithm"),
         ({"source": "/s", "checksum": "sha256:00"}, "that is no sha256 checksum.*64 hexadecimal digits"),
