@@ -323,8 +323,8 @@ def test_a_guest_that_stops_again_is_not_called_resumed(bench: Bench) -> None:
         "file": {"driver": "blkdebug", "inject-error": [fault], "image": {"driver": "null-co", "size": 1 << 20}},
     }
     words = ["-blockdev", json.dumps(faulty), "-device", "ide-hd,drive=faulty,bus=ide.0,werror=enospc"]
-    writes = bytes.fromhex(  # to the first bus's master: count 1, sector 1, WRITE SECTORS, and then 256 words
-        "baf601b0e0eebaf201b001eebaf301b001eebaf401b000eebaf501b000eebaf701b030eeeca80874fbbaf001b90001efe2fdf4ebfd"
+    writes = bytes.fromhex(  # to the first bus's second disk: count 1, sector 1, WRITE SECTORS, and then 256 words
+        "baf601b0f0eebaf201b001eebaf301b001eebaf401b000eebaf501b000eebaf701b030eeeca80874fbbaf001b90001efe2fdf4ebfd"
     )
     bench.disk.write_bytes(writes.ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512))
     given = {"ready": "none", "ready_text": None, "extra_args": words}

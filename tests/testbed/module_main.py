@@ -28,11 +28,23 @@ def set_arguments(arguments: bytes) -> None:
 
 def load(name: str) -> ModuleType:
     """The module's code, with all its imports done."""
-    sys.path.insert(0, str(ROOT / ".testbed" / "collections"))
+    find_collection()
     return importlib.import_module("ansible_collections.vmops.lifecycle.plugins.modules." + name)
 
 
-if __name__ == "__main__":
-    module = load(sys.argv[1])
+def find_collection() -> None:
+    """Let Python import the collection of this checkout."""
+    folder = str(ROOT / ".testbed" / "collections")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def run(name: str) -> None:
+    """Run a module with the arguments on standard input, to the end of this process."""
+    module = load(name)
     set_arguments(json.dumps({"ANSIBLE_MODULE_ARGS": json.load(sys.stdin)}).encode())
     module.main()
+
+
+if __name__ == "__main__":
+    run(sys.argv[1])

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from .forked import Fork
 from .module_main import ROOT
 
 MAIN = str(ROOT / "tests" / "testbed" / "module_main.py")
@@ -46,25 +47,28 @@ def start_module(
     check: bool = False,
     diff: bool = False,
     env: Mapping[str, str] | None = None,
-    python: str = sys.executable,
-    **popen: Any,
+    python: str | None = None,
+    cwd: str | Path | None = None,
+    umask: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a module; `finish` waits for it. It leads a session of its own, so that a test can kill its whole tree."""
+    """Start a module; `finish` waits for it. It leads a session of its own, so that a test can kill its whole tree.
+
+    With a `python` it is that one that starts, else the module is a fork (see `forked.py`).
+    """
     given = dict(arguments, _ansible_check_mode=check, _ansible_diff=diff, _ansible_remote_tmp="~/.ansible/tmp")
-    process = subprocess.Popen(
-        [python, MAIN, name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **(env or {})},
-        start_new_session=True,
-        **popen,
-    )
+    environ = {**os.environ, **(env or {})}
+    process = Fork(name, environ, cwd, umask) if python is None else _interpreter(python, name, environ)
     assert process.stdin is not None
     process.stdin.write(json.dumps(given).encode())
     process.stdin.close()
     process.stdin = None
     return process
+
+
+def _interpreter(python: str, name: str, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    words = [python, MAIN, name]
+    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True)
 
 
 def finish(process: subprocess.Popen[bytes], timeout_s: float = 300) -> Result:
@@ -80,17 +84,11 @@ def finish(process: subprocess.Popen[bytes], timeout_s: float = 300) -> Result:
     return Result(process.returncode, json.loads(lines[-1]) if lines else {}, err.decode())
 
 
-def run_module(
-    name: str,
-    arguments: Mapping[str, Any],
-    check: bool = False,
-    diff: bool = False,
-    env: Mapping[str, str] | None = None,
-    timeout_s: float = 300,
-    **popen: Any,
-) -> Result:
-    """Run a module to its end. A traceback on standard error is never right, so it fails the test here."""
-    result = finish(start_module(name, arguments, check, diff, env, **popen), timeout_s)
+def run_module(name: str, arguments: Mapping[str, Any], timeout_s: float = 300, **given: Any) -> Result:
+    """Run a module to its end, started as by `start_module`. A traceback on standard error is never right, so it fails
+    the test here.
+    """
+    result = finish(start_module(name, arguments, **given), timeout_s)
     assert "Traceback" not in result.stderr, result.stderr
     assert result.json, "no result: rc %d, stderr %s" % (result.rc, result.stderr)
     return result

@@ -54,7 +54,7 @@ class Stage(NamedTuple):
     name: str
     title: str
     commands: Sequence[Command]
-    timeout_s: float = 30 * 60
+    timeout_s: float = 45 * 60
 
     @property
     def log(self) -> Path:
