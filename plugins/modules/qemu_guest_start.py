@@ -23,6 +23,8 @@ description:
     M(vmops.lifecycle.qemu_guest_shutdown) ends it. The same holds for a task that is killed while it waits.
   - Of a task that is killed while QEMU itself is starting, the next run waits for that start to come to its end, and
     goes on from there. No second guest is started beside it.
+  - A running guest whose disk was removed, or replaced by another file, is refused. It still writes to the old file,
+    which is lost when its process ends. The message tells where that can be copied from.
   - It makes no images. See M(vmops.lifecycle.qemu_img) for disks and M(vmops.lifecycle.nocloud_seed) for the seed.
 options:
   name:
@@ -199,6 +201,8 @@ options:
       - V(none) waits for QEMU itself, V(agent) for an answer of the guest agent, V(port) for a TCP port, V(console)
         for a text on the serial console.
       - A forwarded port counts as open once the guest itself takes a connection.
+      - It is no part of the declared machine. Of a guest that runs already, what it was once seen to have reached
+        counts, and anything else is waited for.
     type: str
     choices: [none, agent, port, console]
     default: none

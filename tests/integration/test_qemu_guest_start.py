@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,7 +157,82 @@ def test_a_wait_that_is_over_tells_of_a_guest_that_does_not_run(bench: Bench, wo
 
 def test_what_is_waited_for_is_no_part_of_the_machine(bench: Bench) -> None:
     bench.start()
-    assert not bench.start(ready="none", timeout=7).changed
+    for ready in ({"ready": "none"}, {"ready_text": "R"}):
+        again = bench.start(**ready, timeout=20)
+        assert not again.changed, again.msg
+        assert again.json["drift"] == []
+
+
+@pytest.mark.parametrize(
+    ("ready", "named"),
+    [
+        ({"ready": "agent"}, "the guest agent of g"),
+        ({"ready": "port", "ready_port": 1}, "port 1 of g"),
+        ({"ready_text": "NEVER"}, "'NEVER' on the console of g"),
+    ],
+    ids=str,
+)
+def test_a_running_guest_is_waited_for_where_another_readiness_is_asked_for(
+    bench: Bench, ready: Mapping[str, Any], named: str
+) -> None:
+    pid = bench.start().json["guest"]["pid"]
+    late = bench.start(**ready, timeout=3)
+    assert late.failed
+    assert not late.changed
+    assert named in late.msg
+    assert not bench.start(**ready, check=True).changed
+    assert not bench.start().changed
+    assert running(bench.folder) == [pid]
+
+
+def test_a_readiness_once_reached_is_not_waited_for_again(bench: Bench) -> None:
+    bench.start()
+    bench.start(ready_text="R")
+    before = untouched(bench.place("guest.json"))
+    for text in ("BR", "R"):
+        assert not bench.start(ready_text=text).failed
+    assert untouched(bench.place("guest.json")) == before
+
+
+def test_a_readiness_that_cannot_be_is_told_also_of_a_running_guest(bench: Bench) -> None:
+    bench.start(agent=False)
+    for check in (True, False):
+        assert "no agent channel" in bench.start(agent=False, ready="agent", check=check).msg
+
+
+def test_the_record_of_an_older_version_counts_as_ready_and_shows_no_drift(bench: Bench) -> None:
+    """It knows nothing of what was waited for, and holds addresses and networks as they were written."""
+    card = {"mac": "52:54:00:aa:00:01"}
+    bench.start(networks=[card])
+    record = json.loads(bench.place("guest.json").read_text())
+    del record["reached"]
+    record["definition"]["networks"][0]["mac"] = "52-54-00-AA-00-01"
+    bench.place("guest.json").write_text(json.dumps(record))
+    again = bench.start(networks=[card], ready="agent", timeout=20)
+    assert not again.failed, again.msg
+    assert not again.changed
+    assert again.json["drift"] == []
+
+
+@pytest.mark.parametrize(
+    ("networks", "others"),
+    [
+        ([{"mac": "52:54:00:aa:00:01"}], [{"mac": "52-54-00-AA-00-01"}]),
+        (None, [{}]),
+        ([{}], [{"mode": "user", "model": "virtio", "forwards": []}]),
+    ],
+    ids=str,
+)
+def test_the_same_cards_in_other_words_are_the_same(bench: Bench, networks: Any, others: Any) -> None:
+    first = bench.options()
+    del first["networks"]
+    if networks is not None:
+        first["networks"] = networks
+    pid = run_module("qemu_guest_start", first).json["guest"]["pid"]
+    again = bench.start(networks=others, restart="if_needed")
+    assert not again.changed
+    assert again.json["drift"] == []
+    assert running(bench.folder) == [pid]
 
 
 def test_check_mode_starts_nothing(bench: Bench) -> None:
@@ -271,6 +347,56 @@ def test_a_restart_goes_no_further_than_allowed(bench: Bench) -> None:
     assert result.failed
     assert "max_rung" in result.msg
     assert running(bench.folder) == [first.json["guest"]["pid"]]
+
+
+# ---- a running guest's disks ----
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+@pytest.mark.parametrize("restart", ["never", "if_needed"])
+def test_a_disk_taken_away_from_a_running_guest_is_told(bench: Bench, replaced: bool, restart: str) -> None:
+    """What it writes is in the process alone, and would go with it."""
+    pid = bench.start().json["guest"]["pid"]
+    bench.disk.unlink()
+    if replaced:
+        bench.disk.write_bytes(image(Kind.OBEYS))
+    for check in (True, False):
+        for changes in ({}, {"memory": "48M"}):
+            result = bench.start(check=check, restart=restart, **changes)
+            assert result.failed
+            assert result.json["error"]["kind"] == "refused"
+            assert ("another file now" if replaced else "is gone") in result.msg
+            assert f"process {pid}" in result.msg
+            (kept,) = result.json["error"]["opened_as"]
+            assert kept in result.msg
+            assert Path(kept).read_bytes() == image(Kind.OBEYS)
+    assert running(bench.folder) == [pid]
+
+
+def test_a_renamed_disk_can_be_put_back(bench: Bench) -> None:
+    bench.start()
+    aside = bench.folder / "aside.img"
+    bench.disk.rename(aside)
+    bench.disk.write_bytes(image(Kind.OBEYS))
+    assert "look with query-block where" in bench.start().msg
+    aside.rename(bench.disk)
+    assert not bench.start().changed
+
+
+def test_a_disk_that_is_only_read_may_be_replaced(bench: Bench) -> None:
+    medium = bench.folder / "medium.iso"
+    medium.write_bytes(bytes(1 << 16))
+    disks = [*bench.options()["disks"], {"path": str(medium), "format": "raw", "interface": "cdrom"}]
+    bench.start(disks=disks)
+    medium.unlink()
+    assert not bench.start(disks=disks).failed
+
+
+def test_nothing_is_said_of_disks_where_proc_is_hidden(bench: Bench) -> None:
+    bench.start()
+    bench.disk.unlink()
+    result = run_module("qemu_guest_start", bench.options(), env={"VMOPS_HIDE_CAPABILITIES": "pidfd,proc"})
+    assert not result.changed
 
 
 # ---- up, and not running ----

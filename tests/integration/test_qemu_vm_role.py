@@ -117,6 +117,20 @@ def test_what_the_machine_wrote_survives_the_second_run(fleet: Fleet) -> None:
     assert running(fleet.folder) == [pid]
 
 
+@pytest.mark.parametrize("variables", [{}, {"qemu_vm_restart": "if_needed", "qemu_vm_cpus": 2}], ids=str)
+def test_a_disk_taken_away_from_a_running_machine_is_not_made_anew(fleet: Fleet, variables: Mapping[str, Any]) -> None:
+    """The machine would go on writing to the removed one, and its data would go with the next shutdown."""
+    fleet.declare("a")
+    fleet.play("provision")
+    pid = running(fleet.folder)[0]
+    fleet.disk("a").unlink()
+    play = fleet.play("provision", **variables)
+    assert play.stats["a"]["failures"] == 1
+    assert f"/proc/{pid}/fd/" in play.text
+    assert not fleet.disk("a").exists()
+    assert running(fleet.folder) == [pid]
+
+
 def test_a_paused_machine_is_resumed_where_that_is_allowed(fleet: Fleet) -> None:
     fleet.declare("a", qemu_vm_paused="resume")
     fleet.play("provision")

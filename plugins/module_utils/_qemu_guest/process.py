@@ -238,6 +238,18 @@ def written_images(pid: int) -> list[str]:
     return found
 
 
+def open_files(pid: int) -> dict[str, os.stat_result]:
+    """What a process has open, by its descriptors' paths in /proc; empty where this user may not see that."""
+    found = {}
+    for name in _names("/proc/%d/fd" % pid):
+        path = "/proc/%d/fd/%s" % (pid, name)
+        try:
+            found[path] = os.stat(path)
+        except OSError:
+            continue  # it was closed meanwhile
+    return found
+
+
 def opened_by(file: os.stat_result) -> list[int]:
     """The processes that have this file open, as far as this user may see them."""
     return [int(pid) for pid in _names("/proc") if pid.isdigit() and any(True for _name in _descriptors(pid, file))]

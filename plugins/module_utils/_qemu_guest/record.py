@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -39,6 +39,11 @@ DEFINING = (
 )
 
 Definition = Mapping[str, Any]
+# One kind of readiness as declared, such as {"ready": "port", "ready_port": 22}.
+Awaited = Mapping[str, Any]
+_READY_OPTIONS = {"agent": (), "port": ("ready_host", "ready_port"), "console": ("ready_text",)}
+# One card on QEMU's user network, which needs nothing of the host.
+_DEFAULT_NETWORKS = ({"mode": "user", "model": "virtio", "forwards": []},)
 
 
 class Phase(str, Enum):
@@ -49,13 +54,17 @@ class Phase(str, Enum):
 
 
 class Record(NamedTuple):
-    """Written before QEMU is started, and again when the guest is ready. ``pid`` is 0 until QEMU has told it."""
+    """Written before QEMU is started, and again when the guest is ready. ``pid`` is 0 until QEMU has told it.
+
+    ``reached`` is every readiness that it was seen to have; None where an older version wrote the record.
+    """
 
     phase: Phase
     pid: int
     definition: Definition
     accel: str
     argv: tuple[str, ...]
+    reached: tuple[Awaited, ...] | None = ()
 
     @property
     def digest(self) -> str:
@@ -63,17 +72,35 @@ class Record(NamedTuple):
 
 
 def definition(options: Mapping[str, Any]) -> Definition:
-    """The declared machine in one normal form: without what was not given, sizes in bytes, a UUID in small letters.
-
-    Raises BadInput.
-    """
+    """The declared machine in one normal form, without what was not given, and sizes in bytes. Raises BadInput."""
     found = {option: _given(options.get(option)) for option in DEFINING}
     memory_bytes = parse_size(str(options["memory"]), "memory")
     if memory_bytes < 1024 * 1024:
         raise BadInput("memory", "%d bytes are too few for any guest" % memory_bytes, "Write a size such as 512M or 2G")
-    uuid = found["uuid"].lower() if found["uuid"] is not None else None
-    normal = dict(found, memory=memory_bytes, uuid=uuid)
-    return {option: value for option, value in normal.items() if value is not None}
+    return _normal({option: value for option, value in dict(found, memory=memory_bytes).items() if value is not None})
+
+
+def _normal(found: Definition) -> Definition:
+    """One form for what means the same, however it is written. Also for records of older versions."""
+    networks = found.get("networks", _DEFAULT_NETWORKS)
+    normal = dict(found, networks=[_with_normal(network, "mac", _mac) for network in networks])
+    return _with_normal(normal, "uuid", str.lower)
+
+
+def _with_normal(found: Mapping[str, Any], option: str, form: Callable[[str], str]) -> dict[str, Any]:
+    return {name: form(value) if name == option else value for name, value in found.items()}
+
+
+def _mac(written: str) -> str:
+    return written.lower().replace("-", ":")
+
+
+def awaited(options: Mapping[str, Any]) -> Awaited | None:
+    """The readiness that the ``ready`` options ask for; None for QEMU's own, which every guest has."""
+    kind = options["ready"]
+    if kind == "none":
+        return None
+    return {"ready": kind, **{option: options.get(option) for option in _READY_OPTIONS[kind]}}
 
 
 def digest(declared: Definition) -> str:
@@ -93,10 +120,16 @@ def read_record(path: str) -> Record | None:
             data = json.load(file)
         if data["version"] != VERSION:
             return None
+        reached = data.get("reached")
         return Record(
-            Phase(data["phase"]), int(data["pid"]), dict(data["definition"]), str(data["accel"]), tuple(data["argv"])
+            Phase(data["phase"]),
+            int(data["pid"]),
+            _normal(data["definition"]),
+            str(data["accel"]),
+            tuple(data["argv"]),
+            None if reached is None else tuple(dict(wish) for wish in reached),
         )
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

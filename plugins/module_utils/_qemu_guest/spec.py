@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -151,7 +151,7 @@ def parse_spec(name: str, declared: Definition) -> Spec:
         accel=declared["accel"],
         disks=tuple(_disk("disks[%d]" % index, disk) for index, disk in enumerate(declared.get("disks", ()))),
         seed=_path("seed", declared.get("seed")),
-        networks=_networks(name, declared.get("networks")),
+        networks=tuple(_network(name, index, network) for index, network in enumerate(declared["networks"])),
         firmware=_path("firmware", declared.get("firmware")),
         firmware_vars=_path("firmware_vars", declared.get("firmware_vars")),
         kernel=_path("kernel", declared.get("kernel")),
@@ -201,11 +201,11 @@ def _uuid(name: str, given: str | None) -> str:
     if given is None:
         made = hashlib.sha256(b"vmops.lifecycle guest " + os.fsencode(name)).hexdigest()
         return "%s-%s-8%s-8%s-%s" % (made[:8], made[8:12], made[13:16], made[17:20], made[20:32])
-    if not _UUID.match(given.lower()):
+    if not _UUID.match(given):
         raise BadInput(
             "uuid", "%r is no UUID" % given, "Write one such as 6f0c9f3e-2b1a-4c5d-8e7f-0123456789ab, or leave it out"
         )
-    return given.lower()
+    return given
 
 
 def _mac(name: str, index: int, option: str, given: str | None) -> str:
@@ -215,14 +215,13 @@ def _mac(name: str, index: int, option: str, given: str | None) -> str:
             ("vmops.lifecycle network %d of %s" % (index, name)).encode("utf-8", "surrogateescape")
         ).hexdigest()
         return "52:54:00:%s:%s:%s" % (made[:2], made[2:4], made[4:6])
-    mac = given.lower().replace("-", ":")
-    if not _MAC.match(mac) or int(mac[1], 16) & 1:
+    if not _MAC.match(given) or int(given[1], 16) & 1:
         raise BadInput(
             option,
             "%r can't be a network card's address" % given,
             "Write six bytes such as 52:54:00:12:34:56, the first of them even",
         )
-    return mac
+    return given
 
 
 def _disk(option: str, given: Mapping[str, Any]) -> Disk:
@@ -248,12 +247,6 @@ def _disk(option: str, given: Mapping[str, Any]) -> Disk:
         discard=given["discard"],
         serial=serial,
     )
-
-
-def _networks(name: str, given: Sequence[Mapping[str, Any]] | None) -> tuple[Network, ...]:
-    """Declared ones, or by default one card on QEMU's user network, which needs nothing of the host."""
-    declared = [{"mode": "user", "model": "virtio"}] if given is None else given
-    return tuple(_network(name, index, network) for index, network in enumerate(declared))
 
 
 def _network(name: str, index: int, given: Mapping[str, Any]) -> Network:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, NamedTuple
@@ -15,9 +17,9 @@ from .._core.converge import Plan
 from .._core.errors import LifecycleError
 from .._core.wait import Deadline, check_timeout
 from .places import check_folder, places
-from .process import pidfile_owner
+from .process import open_files, pidfile_owner
 from .process import stat as process_stat
-from .record import Definition, Phase, Record, definition, differing, digest, record_of
+from .record import Definition, Phase, Record, awaited, definition, differing, digest, record_of
 from .status import RESUMABLE, Answer, ask, state_of
 
 View = Mapping[str, object]
@@ -34,13 +36,15 @@ class Step(str, Enum):
 
 class Seen(NamedTuple):
     """``pid`` is None without a process; ``record`` is None if nothing is known of that process's start; ``status`` is
-    QEMU's own word, None where its monitor doesn't answer; ``silence`` tells why not.
+    QEMU's own word, None where its monitor doesn't answer; ``silence`` tells why not. ``lost``: the disks of which it
+    has another file open than the one that is there now.
     """
 
     pid: int | None
     record: Record | None
     status: str | None = None
     silence: str = ""
+    lost: tuple[str, ...] = ()
 
     @property
     def starting(self) -> bool:
@@ -65,6 +69,7 @@ class Guest:
         self._name: str = options["name"]
         self._places = places(self._name, options["run_dir"])
         self._declared = definition(options)
+        self._awaited = awaited(options)
         self._may_restart = options["restart"] == "if_needed"
         self._may_resume = options["paused"] == "resume"
         self._seen = Seen(None, None)
@@ -81,7 +86,8 @@ class Guest:
         pid = pidfile_owner(here.pidfile)
         self._seen = Seen(None, None)
         if pid is not None:
-            self._seen = Seen(pid, record_of(here.record, pid), *self._asked(pid))
+            record, answer = record_of(here.record, pid), self._asked(pid)
+            self._seen = Seen(pid, record, *answer, lost=_lost(pid, record, answer))
         return self._seen
 
     def _asked(self, pid: int) -> Answer:
@@ -93,10 +99,16 @@ class Guest:
     def plan(self, seen: Seen) -> Plan[Step]:
         """See Subject."""
         wanted = {"state": "running", "definition": self._declared}
+        if seen.pid is not None and seen.lost:
+            from .lost import refuse
+
+            refuse(self._name, seen.pid, seen.lost)
         if seen.pid is not None and seen.record is not None and seen.record.digest == digest(self._declared):
             self._drift = []
             steps: tuple[Step, ...] = (Step.RESUME,) if self._may_resume and seen.status in RESUMABLE else ()
-            steps += (Step.WAIT,) if seen.starting else ()
+            if seen.starting or not self._is_reached(seen.record):
+                self._check()
+                steps += (Step.WAIT,)
             return Plan(steps, wanted, None if steps else wanted)
         self._check()
         if seen.pid is None:
@@ -197,6 +209,9 @@ class Guest:
         elif word not in ("running", None, *RESUMABLE):
             yield "The guest %s is up, but doesn't run: QEMU calls it %s." % (self._name, word)
 
+    def _is_reached(self, record: Record) -> bool:
+        return self._awaited is None or record.reached is None or self._awaited in record.reached
+
     def _check(self) -> None:
         """Find what is wrong with the declaration before anything is touched. Of a guest that runs so nothing is."""
         from .spec import parse_readiness, parse_spec
@@ -209,3 +224,34 @@ def _drift(running: Definition, declared: Definition) -> list[dict[str, object]]
         {"option": option, "running": running.get(option), "declared": declared.get(option)}
         for option in differing(running, declared)
     ]
+
+
+def _lost(pid: int, record: Record | None, answer: Answer) -> tuple[str, ...]:
+    """The disks that the guest writes to and that are no longer what it has open at their paths.
+
+    A QEMU that is only starting locks its pidfile before it opens any disk: of one that has not answered and was never
+    ready nothing is said, and neither where /proc may not be read.
+    """
+    if record is None or (answer.status is None and record.phase is Phase.STARTING):
+        return ()
+    paths = [disk["path"] for disk in record.definition.get("disks", ()) if not _is_only_read(disk)]
+    opened = {_identity(file) for file in open_files(pid).values()} if paths else set()
+    return tuple(path for path in paths if opened and _is_lost(path, opened))
+
+
+def _is_only_read(disk: Mapping[str, Any]) -> bool:
+    return bool(disk["readonly"] or disk["interface"] == "cdrom")
+
+
+def _is_lost(path: str, opened: Collection[tuple[int, ...]]) -> bool:
+    try:
+        return _identity(os.stat(path)) not in opened
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # what can't be looked at proves nothing
+
+
+def _identity(file: os.stat_result) -> tuple[int, ...]:
+    """A device's node may be made anew, for the same device."""
+    return (file.st_rdev,) if stat.S_ISBLK(file.st_mode) else (file.st_dev, file.st_ino)

@@ -18,7 +18,7 @@ from .._core.wait import Deadline
 from .launch import check_host, check_taken, living_process, start
 from .places import Places
 from .ready import Ended, Wait, wait_until_ready
-from .record import Definition, Phase, Record, read_record, write_record
+from .record import Awaited, Definition, Phase, Record, awaited, read_record, write_record
 from .spec import parse_readiness, parse_spec
 
 # Of the time that is left, what shutting the old guest down may take: the new one needs some as well.
@@ -104,6 +104,13 @@ class Up:
             self.start()
             self._wait()
 
+    def _reached(self, record: Record) -> tuple[Awaited, ...] | None:
+        """None, of an older record, stays: what such a guest had reached is not known, and counts as all."""
+        now = awaited(self._options)
+        if record.reached is None or now is None or now in record.reached:
+            return record.reached
+        return (*record.reached, now)
+
     def _wait(self) -> None:
         wait = Wait(
             self._spec.name, self._readiness, self._places, forwarded=self._spec.forwarded(self._readiness.port)
@@ -114,6 +121,9 @@ class Up:
         try:
             wait_until_ready(wait, process, self._deadline)
             record = read_record(self._places.record) or Record(Phase.STARTING, 0, self._declared, "", ())
-            write_record(self._places.record, record._replace(phase=Phase.READY, pid=process.pid))
+            write_record(
+                self._places.record,
+                record._replace(phase=Phase.READY, pid=process.pid, reached=self._reached(record)),
+            )
         finally:
             process.close()

@@ -76,7 +76,7 @@ def test_advice(said, part):
 
 def test_a_record_comes_back(tmp_path):
     path = str(tmp_path / "guest.json")
-    record = Record(Phase.READY, 7, {"memory": 1, "append": "ü \udcff"}, "tcg", ("/q", "-x"))
+    record = Record(Phase.READY, 7, {"memory": 1, "append": "ü \udcff", "networks": []}, "tcg", ("/q", "-x"))
     write_record(path, record)
     assert read_record(path) == record
     assert os.stat(path).st_mode & 0o777 == 0o600
