@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.testbed import boot_guest
 from tests.testbed.boot_guest import BootGuest, GuestWithAgent, Kind, Qmp, ended, start_many, until
 from tests.testbed.modules import Result, finish, run_module, start_module
 from tests.testbed.shut_down import sent, shutdown
@@ -299,6 +301,85 @@ def test_a_stranger_with_the_same_number_lives(boot):
             stranger.kill()
 
 
+LISTENS = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+listener.settimeout(1)
+print("there", flush=True)
+heard = b""
+while True:
+    try:
+        connection, _address = listener.accept()
+        connection.settimeout(10)
+        heard += connection.recv(1000)
+    except TimeoutError:
+        pass
+    print(heard, flush=True)
+"""
+LOCKS = """
+import fcntl, os, sys, time
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write(str(os.getpid()))
+file.flush()
+print("there", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("max_rung", ["quit", "kill"])
+@pytest.mark.parametrize(("option", "does"), [("qmp_socket", LISTENS), ("agent_socket", LISTENS), ("pidfile", LOCKS)])
+def test_a_stranger_who_listens_or_locks_lives(tmp_path, option, does, max_rung):
+    path = tmp_path / "x"
+    with subprocess.Popen([sys.executable, "-c", does, str(path)], stdout=subprocess.PIPE, text=True) as stranger:
+        assert stranger.stdout is not None
+        try:
+            assert stranger.stdout.readline() == "there\n"
+            result = run_module("qemu_guest_shutdown", {option: str(path), "max_rung": max_rung, "timeout": 20})
+            assert result.failed
+            assert not result.changed
+            assert result.json["guest"]["state"] == "identity_mismatch"
+            assert "process %d is no QEMU but %s" % (stranger.pid, sys.executable) in result.msg
+            assert sent(result) == []
+            assert path.exists()
+            assert stranger.poll() is None
+            if does is LISTENS:
+                assert stranger.stdout.readline() == "b''\n", "nothing may be sent to a stranger"
+        finally:
+            stranger.kill()
+
+
+def test_another_program_of_qemus_with_a_monitor_is_no_guest(tmp_path):
+    path = tmp_path / "qsd.sock"
+    words = ["--chardev", "socket,id=m,server=on,wait=off,path=%s" % path, "--monitor", "m"]
+    with subprocess.Popen(["qemu-storage-daemon", *words]) as storage:
+        try:
+            until(path.exists, "the storage daemon to listen")
+            result = run_module("qemu_guest_shutdown", {"qmp_socket": str(path), "max_rung": "kill", "timeout": 20})
+            assert result.failed
+            assert result.json["guest"]["state"] == "identity_mismatch"
+            assert "has no virtual machine" in result.msg
+            assert storage.poll() is None
+        finally:
+            storage.kill()
+
+
+def test_a_qemu_by_another_name_is_known_by_its_greeting(boot, tmp_path, monkeypatch):
+    renamed = tmp_path / "hypervisor"
+    renamed.symlink_to(str(shutil.which(boot_guest.EMULATOR)))
+    monkeypatch.setattr(boot_guest, "EMULATOR", str(renamed))
+    guest = boot(kind=Kind.IGNORES)
+    with Qmp(guest.qmp_socket):
+        refused = shutdown(guest, max_rung="kill", timeout=10)
+    assert refused.json["guest"]["state"] == "identity_mismatch"
+    assert guest.alive()
+    result = shutdown(guest, timeout=5)
+    assert result.json["guest"]["method"] == "quit", result.json
+    assert not guest.alive()
+
+
 def test_another_guest_with_the_same_number_lives(boot):
     guest, other = boot(), boot("other")
     guest.signal(signal.SIGKILL)
@@ -534,12 +615,19 @@ def test_without_pidfds_nothing_is_signalled(boot):
     assert guest.alive()
 
 
-def test_without_proc_all_rungs_still_work(boot):
+def test_without_proc_all_rungs_work_for_who_has_greeted(boot, tmp_path):
     guest = boot(kind=Kind.IGNORES)
-    with Qmp(guest.qmp_socket):
-        result = run_module("qemu_guest_shutdown", {**guest.options, "max_rung": "terminate"}, env=hidden("proc"))
+    with Qmp(guest.qmp_socket):  # neither a greeting nor a command line proves that it is a QEMU
+        result = run_module("qemu_guest_shutdown", {**guest.options, "max_rung": "kill"}, env=hidden("proc"))
+    assert result.failed
+    assert result.json["guest"]["state"] == "unproven"
+    assert "nothing proves that process %d is a QEMU" % guest.pid in result.msg
+    assert guest.alive()
+    with Stalled(guest, tmp_path):  # so that quit hangs
+        options = {**guest.options, "max_rung": "kill", "block_jobs": "cancel", "profile": "single", "timeout": 8}
+        result = run_module("qemu_guest_shutdown", options, env=hidden("proc"))
     assert result.changed, result.json
-    assert result.json["guest"]["method"] == "terminate"
+    assert result.json["guest"]["method"] == "kill"
     assert not guest.alive()
     by_name = run_module("qemu_guest_shutdown", {"name": "web1"}, env=hidden("proc"))
     assert by_name.failed

@@ -60,6 +60,8 @@ class Identity:
         self.state = State.ABSENT
         self.problem = ""
         self.process: Process | None = None
+        # Whether the command line of the process is a QEMU's. Of another only its monitor's greeting proves it one.
+        self.is_qemu = False
         self.monitor: Monitor | None = None
         self.agent: Agent | None = None
         self.leftovers: list[str] = []
@@ -178,29 +180,25 @@ def _hold(identity: Identity, pidfile: Pidfile | None, pid: int) -> bool:
         return False
     if pidfile is not None and pidfile.owner is not None and process.lock_owner(pidfile.descriptor) != pid:
         return False
-    if not _proven_by_kernel(identity, pidfile):
-        from .find import is_qemu
-
-        argv = process.arguments(pid)
-        if not is_qemu(argv):
-            _mismatch(identity, "process %d is no QEMU but %s" % (pid, argv[0] if argv else "unreadable"))
-            return True
-    identity.state = State.NO_MONITOR
+    _take_for_guest(identity, pid)
     return True
+
+
+def _take_for_guest(identity: Identity, pid: int) -> None:
+    """A lock, a listening socket or a number says which process is meant, not that it is a QEMU: anybody can lock a
+    file and listen.
+    """
+    from .find import is_qemu
+
+    identity.state = State.NO_MONITOR
+    identity.is_qemu = is_qemu(process.arguments(pid))
+    if not identity.is_qemu and identity.monitor is not None:
+        identity.monitor.await_greeting()
 
 
 def _started_ticks(pid: int) -> int | None:
     seen = process.stat(pid)
     return seen.started_ticks if seen is not None else None
-
-
-def _proven_by_kernel(identity: Identity, pidfile: Pidfile | None) -> bool:
-    """Whether a lock or a listening socket ties the process to the guest, and not just a number that somebody wrote
-    down.
-    """
-    if pidfile is not None and pidfile.owner is not None:
-        return True
-    return any(channel is not None and channel.usable for channel in (identity.monitor, identity.agent))
 
 
 def _nobody(identity: Identity, pidfile: Pidfile | None) -> None:
@@ -325,7 +323,7 @@ def _without_descriptors(identity: Identity, pidfile: Pidfile | None) -> None:
             _mismatch(identity, "pidfile %s is locked by %d, not %s" % (guest.pidfile, pidfile.owner, guest.pid))
             return
         identity.process = process.LockingProcess(pidfile.owner, os.dup(pidfile.descriptor))
-        identity.state = State.NO_MONITOR
+        _take_for_guest(identity, pidfile.owner)
         if identity.monitor is not None and guest.name is None and guest.uuid is None:
             _unproven(
                 identity,

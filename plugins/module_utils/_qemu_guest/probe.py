@@ -95,6 +95,8 @@ def _concluded(identity: Identity, asked: Mapping[str, int] | None) -> Probe:
     held, monitor = identity.process, identity.monitor
     if held is None or identity.state is not State.NO_MONITOR:
         return Probe(identity.state, identity.problem)
+    if not identity.is_qemu and (monitor is None or monitor.greeting is None):
+        return _stranger(held.pid)
     letter = _process_state(identity)
     seen = Probe(State.NO_MONITOR, process_state=letter, images=tuple(process.written_images(held.pid)))
     if identity.guest.qmp_socket is None or monitor is None:
@@ -103,6 +105,18 @@ def _concluded(identity: Identity, asked: Mapping[str, int] | None) -> Probe:
         return _compared_by_claims(identity, seen._replace(state=_silent(monitor, letter)))
     answers = {question: monitor.replies[number].value for question, number in asked.items()}
     return _compared(identity, _answered(identity, seen, answers))
+
+
+def _stranger(pid: int) -> Probe:
+    """Of a process that neither its command line nor a monitor's greeting proves to be a QEMU."""
+    argv = process.arguments(pid)
+    if argv:
+        return Probe(State.IDENTITY_MISMATCH, "process %d is no QEMU but %s" % (pid, " ".join(argv[:2])))
+    return Probe(
+        State.UNPROVEN,
+        "nothing proves that process %d is a QEMU: its command line can't be read here, and no monitor of it gave a "
+        "greeting; run the task as root, or give its qmp_socket when no other client holds that" % pid,
+    )
 
 
 def _silent(monitor: Monitor, letter: str | None) -> State:
@@ -117,6 +131,8 @@ def _silent(monitor: Monitor, letter: str | None) -> State:
 
 def _answered(identity: Identity, seen: Probe, answers: Mapping[str, Any]) -> Probe:
     status = (answers["query-status"] or {}).get("status")
+    if status is None:  # QEMU's other programs, such as qemu-storage-daemon, have monitors too
+        return _other(seen, "what listens at %s has no virtual machine" % identity.guest.qmp_socket)
     agent_socket = identity.guest.agent_socket
     return seen._replace(
         state=STATES.get(str(status), State.BROKEN),

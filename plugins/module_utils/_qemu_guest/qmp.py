@@ -163,6 +163,12 @@ class Monitor(Channel):
         self.events: list[Event] = []
         self.replies: dict[int, Reply] = {}
         self._last_id = 0
+        self._until_greeted: bytearray | None = None
+
+    def await_greeting(self) -> None:
+        """Keep what is to be sent back until a greeting has come: who may be no QEMU shall hear nothing from us."""
+        if self.greeting is None:
+            self._until_greeted = bytearray()
 
     @property
     def outstanding(self) -> bool:
@@ -179,7 +185,11 @@ class Monitor(Channel):
         message: dict[str, Any] = {"execute": command, "id": self._last_id}
         if arguments:
             message["arguments"] = dict(arguments)
-        self.write(json.dumps(message).encode() + b"\n")
+        data = json.dumps(message).encode() + b"\n"
+        if self._until_greeted is not None:
+            self._until_greeted += data
+            return self._last_id
+        self.write(data)
         if self.problem:
             self.pump()
         return self._last_id
@@ -202,11 +212,17 @@ class Monitor(Channel):
             self._lost("GARBAGE")
         elif "QMP" in message:
             self.greeting = message["QMP"]
+            self._send_kept_back()
         elif "event" in message:
             self.events.append(Event(str(message["event"]), message.get("data") or {}, time.monotonic()))
         elif isinstance(message.get("id"), int):
             error = message.get("error") or {}
             self.replies[message["id"]] = Reply(message.get("return"), error.get("class"), error.get("desc"))
+
+    def _send_kept_back(self) -> None:
+        kept, self._until_greeted = self._until_greeted, None
+        if kept:
+            self.write(bytes(kept))
 
 
 def converse(channels: Iterable[Monitor], deadline: Deadline, greeting_s: float = GREETING_S) -> None:
