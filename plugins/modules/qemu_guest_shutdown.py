@@ -20,6 +20,9 @@ description:
     connection or a missing file don't count.
   - Everything that is given of a guest must name one and the same process. Where it doesn't, nothing is sent.
     Signals go to exactly the process that was identified, also if its number is given to another one meanwhile.
+  - Nothing is sent to a process that isn't proven to be a QEMU, whoever locks a pidfile or listens at a socket. Its
+    command line proves it, or its monitor's greeting where the program has another name or /proc hides other users'
+    processes. So with a hidden command line a guest whose monitor is hung or held by somebody else is V(unproven).
   - All guests are driven at the same time, and each is waited for by what the kernel reports, not by asking again.
   - A guest that is already down is no change. What a killed one left behind is cleaned up.
 extends_documentation_fragment:
@@ -67,8 +70,8 @@ options:
     default: wait
   require_graceful:
     description:
-      - Fail if a guest had to be stopped by O(max_rung) of V(quit) or more. It is down all the same. By default there
-        is a warning.
+      - Fail if a guest had to be stopped by O(max_rung) of V(quit) or more, or panicked or rebooted on its way. It is
+        down all the same. By default there is a warning.
     type: bool
     default: false
   cleanup:
@@ -174,7 +177,10 @@ guests:
       description: Whether the guest shut itself down. Null if nothing was done, or nothing was needed.
       type: bool
     shutdown_reason:
-      description: QEMU's own word for why it ended, such as V(guest-shutdown), V(host-qmp-quit) or V(host-signal).
+      description:
+        - QEMU's own word for why it ended, such as V(guest-shutdown), V(host-qmp-quit) or V(host-signal).
+        - After V(guest-panic), and after V(guest-reset) of a QEMU that ends when its guest reboots, the guest is down
+          but not gracefully.
       type: str
     guest_rebooted:
       description: How often the guest rebooted instead.
@@ -192,7 +198,7 @@ guests:
           description: The guest.
           type: str
         rung:
-          description: The rung, or V(prepare).
+          description: The rung, or V(prepare) for what woke or resumed the guest or cancelled its block jobs.
           type: str
         n:
           description: The how manieth attempt on this rung.

@@ -104,6 +104,39 @@ def test_require_graceful_fails_although_the_guest_is_down(boot):
     assert not guest.alive()
 
 
+@pytest.mark.parametrize(
+    ("kind", "extra", "reason", "words"),
+    [
+        (Kind.PANICS_WHEN_PRESSED, ["-device", "pvpanic"], "guest-panic", "it panicked on its way"),
+        (Kind.REBOOTS, ["-no-reboot"], "guest-reset", "it rebooted instead"),
+    ],
+    ids=["panic", "reset"],
+)
+def test_a_guest_that_ends_otherwise_than_by_a_shutdown_is_not_graceful(boot, kind, extra, reason, words):
+    guest = boot(kind=kind, extra=extra)
+    result = shutdown(guest, require_graceful=True)
+    assert result.failed
+    assert words in result.msg
+    assert result.json["changed"] is True
+    record = result.json["guest"]
+    assert (record["method"], record["graceful"], record["shutdown_reason"]) == ("acpi", False, reason)
+    assert not guest.alive()
+    tolerant = boot("tolerant", kind=kind, extra=extra)
+    assert words in str(shutdown(tolerant).json["warnings"])
+
+
+@pytest.mark.parametrize("max_rung", ["agent", "acpi", "quit"])
+def test_the_hint_names_a_rung_that_would_reach_the_guest(boot, max_rung):
+    """Its monitor is held by another client, so the power button and quit would not."""
+    guest = boot(agent=True)
+    with Qmp(guest.qmp_socket):
+        result = shutdown(guest, timeout=8, max_rung=max_rung, agent_socket=str(guest.agent_socket))
+    assert result.failed
+    assert "still alive after" in result.msg
+    assert result.msg.endswith("max_rung: terminate.")
+    assert guest.alive()
+
+
 def test_a_windows_like_guest_needs_two_presses(boot):
     guest = boot(presses=2)
     result = shutdown(guest, profile="windows", max_rung="acpi")
@@ -133,6 +166,11 @@ def test_a_paused_guest_is_resumed_or_ended_as_it_is(boot, policy, method, grace
     assert result.changed, result.json
     record = result.json["guest"]
     assert (record["state_before"], record["method"], record["graceful"]) == ("paused", method, graceful)
+    first = {"resume": ("prepare", 1, "cont"), "force": ("quit", 1, "quit")}[policy]
+    assert [(a["rung"], a["n"], a["sent"]) for a in record["attempts"]] == [
+        first,
+        *([("acpi", 1, "system_powerdown")] if policy == "resume" else []),
+    ]
     assert not guest.alive()
 
 
@@ -191,6 +229,7 @@ def test_a_suspended_guest_is_woken_first(boot):
     assert result.changed, result.json
     assert result.json["guest"]["state_before"] == "suspended"
     assert sent(result)[0] == "system_wakeup"
+    assert result.json["guest"]["attempts"][0]["rung"] == "prepare"
     assert not guest.alive()
 
 

@@ -46,11 +46,12 @@ class Kind(Enum):
     IGNORES = _FIND + _IDLE
     LISTENS_AFTER_A_KEY = _FIND + _AWAIT_KEY + _OBEY + _POWER_OFF
     PANICS = _FIND + _PANIC + _IDLE  # needs -device pvpanic
+    PANICS_WHEN_PRESSED = _FIND + _OBEY + _PANIC + _IDLE  # so does this one
 
     @property
     def listens(self) -> bool:
         """Whether it says R by itself."""
-        return self in (Kind.OBEYS, Kind.REBOOTS, Kind.SLEEPS)
+        return self in (Kind.OBEYS, Kind.REBOOTS, Kind.SLEEPS, Kind.PANICS_WHEN_PRESSED)
 
 
 def image(kind: Kind, presses: int = 1) -> bytes:

@@ -26,7 +26,7 @@ from .cleanup import Cleaned, clean
 from .entry import Entry
 from .identify import Identity
 from .ladder import Event, Ladder, Moved, On, Outcome
-from .model import Act, Policy, Rung
+from .model import PREPARING, Act, Policy, Rung
 from .probe import Probe
 from .qmp import Event as Message
 from .qmp import Monitor
@@ -250,11 +250,11 @@ class Run:
         if monitor is None or not monitor.usable:
             return
         said = "".join(" %s=%s" % item for item in (arguments or {}).items())
-        attempt = self._attempt(act.value + said)
+        attempt = self._attempt(act, said)
         self._pending[monitor.send(act.value, arguments)] = (act, attempt)
 
     def _ask_agent(self) -> None:
-        attempt = self._attempt(Act.ASK_AGENT.value)
+        attempt = self._attempt(Act.ASK_AGENT)
         agent = self.identity.agent
         if self.seen.agent_connected is False:
             self._agent_failed(attempt, "nobody_listens")
@@ -264,7 +264,7 @@ class Run:
             agent.sync()
 
     def _signal(self, act: Act) -> None:
-        attempt = self._attempt(act.value)
+        attempt = self._attempt(act)
         held = self.identity.process
         try:
             if held is not None:
@@ -275,12 +275,18 @@ class Run:
             attempt.outcome, attempt.errno = "refused", errno.errorcode.get(error.errno or errno.EPERM)
             self._feed(Event(On.REFUSED, act.value))
 
-    def _attempt(self, sent: str) -> Attempt:
-        rung = self.ladder.rung.value if self.ladder is not None and self.ladder.rung is not None else "prepare"
+    def _attempt(self, act: Act, said: str = "") -> Attempt:
+        rung = self._rung_of(act)
         number = 1 + sum(attempt.rung == rung for attempt in self.attempts)
-        attempt = Attempt(self.label, rung, number, self._deadline.elapsed_s(), sent)
+        attempt = Attempt(self.label, rung, number, self._deadline.elapsed_s(), act.value + said)
         self.attempts.append(attempt)
         return attempt
+
+    def _rung_of(self, act: Act) -> str:
+        """What prepares a guest goes out together with its first rung's command."""
+        if act in PREPARING or self.ladder is None or self.ladder.rung is None:
+            return "prepare"
+        return self.ladder.rung.value
 
     def _settle(self, outcome: Outcome) -> None:
         if not outcome.down:

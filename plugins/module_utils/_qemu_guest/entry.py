@@ -25,10 +25,13 @@ class Means(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Where a guest begins: what prepares it, the rungs that may be used in order, or why none is."""
+    """Where a guest begins: what prepares it, the rungs that may be used in order, or why none is. ``beyond``: those
+    that would reach it, too, and that max_rung forbids.
+    """
 
     prepare: tuple[Act, ...] = ()
     rungs: tuple[Rung, ...] = ()
+    beyond: tuple[Rung, ...] = ()
     off: bool = False
     refusal: str = ""
 
@@ -48,7 +51,8 @@ def enter(state: State, means: Means, policy: Policy, jobs: Sequence[tuple[str, 
     )
     if not allowed:
         return Entry(refusal=_nothing_allowed(state, usable, policy.max_rung))
-    return Entry(prepare, allowed, off, _jobs_refusal(jobs, policy.block_jobs))
+    beyond = tuple(rung for rung in usable if rung not in allowed)
+    return Entry(prepare, allowed, beyond, off, _jobs_refusal(jobs, policy.block_jobs))
 
 
 def _approach(state: State, paused: str) -> tuple[tuple[Act, ...], Rung, str]:

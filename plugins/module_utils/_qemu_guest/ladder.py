@@ -16,7 +16,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from .entry import Entry
-from .model import ORDER, Act, Rung
+from .model import Act, Rung
 
 
 class On(str, Enum):
@@ -54,6 +54,10 @@ RESERVED_SHARE = 0.15
 RESERVED_MOST_S = {Rung.QUIT: 10.0, Rung.TERMINATE: 5.0, Rung.KILL: 5.0}
 # From the end of the monitor's connection to the end of its process.
 EXIT_S = 5.0
+
+# Of QEMU's reasons to end this one alone means that the guest shut itself down. After guest-panic and guest-reset
+# (-no-reboot) it is off as well.
+GUEST_SHUTDOWN = "guest-shutdown"
 
 _WAIT_FOR_EVER = "block jobs wait for whoever started them (%s); complete them, or allow block_jobs: cancel"
 
@@ -229,13 +233,13 @@ def _graceful(ladder: Ladder) -> bool | None:
         return False
     # Without a monitor no event tells; but an agent's guest that ends after it took the request did so by itself.
     unseen = ladder.rung is Rung.AGENT and ladder.agent_took_it and Rung.QUIT not in ladder.entry.rungs
-    return ladder.guest_off or (unseen and ladder.reason is None)
+    return ladder.entry.off or ladder.reason == GUEST_SHUTDOWN or (unseen and ladder.reason is None)
 
 
 def _climb(ladder: Ladder, index: int, now: float, before: tuple[Act, ...] = ()) -> Moved:
     """Enter the rung at ``index`` or, where it has become useless, one below it."""
     rungs = ladder.entry.rungs
-    while index < len(rungs) and ladder.monitor_lost and rungs[index] in (Rung.ACPI, Rung.QUIT):
+    while index < len(rungs) and _useless(ladder, rungs[index]):
         index += 1
     if index >= len(rungs):
         return _failed(ladder, _still_alive(ladder))
@@ -247,6 +251,10 @@ def _climb(ladder: Ladder, index: int, now: float, before: tuple[Act, ...] = ())
     if rungs[index] is Rung.QUIT:
         ladder = ladder._replace(quit_sent=True)
     return ladder, (*before, _ACTS[rungs[index]])
+
+
+def _useless(ladder: Ladder, rung: Rung) -> bool:
+    return ladder.monitor_lost and rung in (Rung.ACPI, Rung.QUIT)
 
 
 def _press(ladder: Ladder, now: float) -> Moved:
@@ -282,13 +290,13 @@ def _failed(ladder: Ladder, problem: str) -> Moved:
 
 
 def _still_alive(ladder: Ladder) -> str:
-    last = ladder.entry.rungs[-1]
-    if last is Rung.KILL:
+    if ladder.entry.rungs[-1] is Rung.KILL:
         return "it is still alive after SIGKILL"
-    following = ORDER[ORDER.index(last) + 1]
-    return "it is still alive after %s; allow more time, or max_rung: %s" % (
-        ", ".join(rung.value for rung in ladder.entry.rungs),
-        following.value,
+    tried = ", ".join(rung.value for rung in ladder.entry.rungs)
+    left = [rung for rung in ladder.entry.beyond if not _useless(ladder, rung)]
+    return "it is still alive after %s; allow more time%s" % (
+        tried,
+        ", or max_rung: %s" % left[0].value if left else "",
     )
 
 

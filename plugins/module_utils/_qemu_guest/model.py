@@ -102,6 +102,9 @@ class Act(str, Enum):
     KILL = "SIGKILL"
 
 
+PREPARING = (Act.WAKE, Act.RESUME, Act.CANCEL_JOBS)
+
+
 class Policy(NamedTuple):
     """What the user allows."""
 

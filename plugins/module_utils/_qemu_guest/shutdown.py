@@ -25,6 +25,14 @@ from .probe import Probe
 if TYPE_CHECKING:
     from .descent import Run
     from .entry import Entry
+    from .ladder import Outcome
+
+
+# QEMU's reasons for an end of the guest's own doing that is no shutdown.
+_NOT_GRACEFUL = {
+    "guest-panic": "it panicked on its way (guest-panic): it did not shut down by itself",
+    "guest-reset": "it rebooted instead, and its QEMU ends then (guest-reset): it did not shut down by itself",
+}
 
 
 class NotDown(LifecycleError):
@@ -187,8 +195,7 @@ class Shutdown:
             found.append((state, self._entries[index].refusal))
         outcome = run.outcome if run is not None else None
         if self._wish.require_graceful and outcome is not None and outcome.down and outcome.graceful is False:
-            method = outcome.method.value if outcome.method is not None else "nothing of ours"
-            found.append((state, "it is down, but by %s: it did not shut down by itself" % method))
+            found.append((state, "it is down, but %s" % _forced(outcome)))
         for entry in self._cleanings(index):
             if entry["outcome"] == "failed":
                 found.append((state, "%s was left behind: %s" % (entry["path"], entry["reason"])))
@@ -255,12 +262,18 @@ class Shutdown:
         for run in self._runs.values():
             outcome = run.outcome
             if run.down and outcome is not None and outcome.graceful is False and outcome.method is not None:
-                said.append("%s was stopped by %s: it did not shut down by itself." % (run.label, outcome.method.value))
+                said.append("%s is down, but %s." % (run.label, _forced(outcome)))
             if run.cancelled_jobs and self._wish.policy.block_jobs != "cancel":
                 said.append("%s: its shutdown cancelled block jobs (%s)." % (run.label, ", ".join(run.cancelled_jobs)))
             for path in run.busy_images:
                 said.append("%s is down, but its image %s is written to by another process." % (run.label, path))
         return said
+
+
+def _forced(outcome: Outcome) -> str:
+    """How a guest ended that did not shut itself down."""
+    method = outcome.method.value if outcome.method is not None else "nothing of ours"
+    return _NOT_GRACEFUL.get(outcome.reason or "", "by %s: it did not shut down by itself" % method)
 
 
 def _clean(identity: Identity) -> list[Mapping[str, Any]]:
