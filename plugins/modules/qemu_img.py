@@ -112,6 +112,8 @@ options:
       - Whether a conversion from O(source) writes compressed data. For V(qcow2) and stream-optimized V(vmdk).
       - An existing image that is recorded as made otherwise is made anew only with O(force=true). Without it, an equal
         image is adopted as it is.
+      - Not together with O(encrypt), as QEMU doesn't encrypt compressed data, nor with C(preallocation) in O(options).
+        An image that is converted into itself, and is encrypted or preallocated then, isn't compressed any more.
     type: bool
     default: false
   encrypt:

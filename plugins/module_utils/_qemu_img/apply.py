@@ -242,6 +242,8 @@ class Work:
             self._builder.refuse_without_room(self._builder.needed_bytes)
         doing = "resizing %s" % self.desired.path
         self._builder.run(["resize", "-q", *words, *node.arguments(), str(step.size_bytes)], doing, node)
+        if step.preallocation != "off" and node.encrypted and self.seen.info is not None:
+            self._builder.blank(node, self.seen.info.virtual_size_bytes, step.size_bytes)
 
     def _rebase(self, step: Rebase, node: Node) -> None:
         """To an absolute name first where the image needs a secret: a relative one has no beginning for QEMU then."""

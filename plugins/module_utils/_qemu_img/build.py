@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from .._core.errors import CommandFailed, StorageFailed
 from .._core.files import clone, copy_sparse
 from .keep import Shape
 from .model import Desired, Format
+from .options import is_preallocated
 from .parse import parse_measure
 from .room import Added, data_bytes, data_side_by_side
 from .tool import SECRET_ID, Node, QemuImg, option_list
@@ -78,6 +80,17 @@ class Builder:
         if preallocated:
             self.refuse_without_room(preallocated)
         self.run([*words, node.path, *size], "creating %s" % self._desired.path, node)
+        if node.encrypted and size_bytes is not None and is_preallocated(options) and not backing:
+            self.blank(node, 0, size_bytes)
+
+    def blank(self, node: Node, start_bytes: int, end_bytes: int) -> None:
+        """Make a preallocated part of an encrypted image read as zeros: the zeros in its file decrypt to noise. Its
+        room stays its own.
+        """
+        zeros = {"driver": "null-co", "size": end_bytes - start_bytes, "read-zeroes": True}
+        words = ["convert", "-n", *WRITE_FLAGS, "json:" + json.dumps(zeros, sort_keys=True)]
+        words += ["--target-image-opts", ",".join(_part_options(node, start_bytes))]
+        self.run(words, "blanking what is preallocated of %s" % self._desired.path, node)
 
     def _creation_options(self, node: Node, declared: Mapping[str, str]) -> dict[str, str]:
         options = dict(declared)
@@ -183,8 +196,20 @@ def _target_arguments(node: Node) -> list[str]:
     """An existing target of a conversion; only as options can it bring a key."""
     if not node.encrypted:
         return ["-O", node.format.value, node.path]
+    return ["--target-image-opts", ",".join(_secret_options(node))]
+
+
+def _secret_options(node: Node) -> list[str]:
     name = node.path.replace(",", ",,")
     return [
-        "--target-image-opts",
-        "driver=%s,encrypt.key-secret=%s,file.driver=file,file.filename=%s" % (node.format.value, SECRET_ID, name),
+        "driver=%s" % node.format.value,
+        "encrypt.key-secret=%s" % SECRET_ID,
+        "file.driver=file",
+        "file.filename=%s" % name,
     ]
+
+
+def _part_options(node: Node, start_bytes: int) -> list[str]:
+    """What lies behind ``start_bytes``. As nothing may be discarded, clusters that become zeros keep their room."""
+    below = ["file." + option for option in ("discard=ignore", *_secret_options(node))]
+    return ["driver=raw", "discard=ignore", "offset=%d" % start_bytes, *below]

@@ -22,10 +22,29 @@ from .model import Desired, Format, RepairMode, Source, Verify, round_to_sector
 # Declared by few tasks, and read by modules of their own.
 _RARE = ("backing_format", "options", "encrypt", "snapshots", "bitmaps")
 _COMPRESSIBLE = (Format.QCOW2, Format.VMDK)
+# What a task that removes an image declares of it, whatever else it says: it may share its options with another task.
+_GONE = {
+    "format": Format.QCOW2.value,
+    "size": None,
+    "source": None,
+    "source_format": None,
+    "checksum": None,
+    "allow_references": False,
+    "backing_file": None,
+    "backing_format": None,
+    "options": None,
+    "compress": False,
+    "encrypt": None,
+    "snapshots": None,
+    "bitmaps": None,
+    "commit": False,
+}
 
 
 def declared(params: Mapping[str, Any]) -> Desired:
     """What the task wants. Raises BadInput."""
+    if params["state"] == "absent":
+        params = {**params, **_GONE}
     _refuse_nul(params)
     check_timeout(params["timeout"])
     path = declared_path(params["path"], "path")
@@ -57,10 +76,12 @@ def declared(params: Mapping[str, Any]) -> Desired:
 def _with_rare(desired: Desired, params: Mapping[str, Any]) -> Desired:
     """What most tasks don't declare, and so don't load."""
     from .extras import declared_backing, declared_encryption, declared_named
-    from .options import check_options_together, declared_options
+    from .options import check_options_together, declared_options, is_preallocated
 
     options = declared_options(params["options"] or {})
     check_options_together(desired.format, options)
+    if desired.compress:
+        _check_compressed(params, is_preallocated(options))
     return desired._replace(
         backing=declared_backing(params, desired.path),
         options=options,
@@ -68,6 +89,18 @@ def _with_rare(desired: Desired, params: Mapping[str, Any]) -> Desired:
         snapshots=declared_named(params["snapshots"], "snapshots"),
         bitmaps=declared_named(params["bitmaps"], "bitmaps"),
     )
+
+
+def _check_compressed(params: Mapping[str, Any], preallocated: bool) -> None:
+    """What compressed data can't be as well."""
+    if params["encrypt"] is not None:
+        raise BadInput("compress", "QEMU doesn't encrypt compressed data", "Leave compress or encrypt out")
+    if preallocated:
+        raise BadInput(
+            "compress",
+            "compressed data goes to no place that was preallocated",
+            "Leave compress or options.preallocation out",
+        )
 
 
 def url_secrets(source: str | None) -> list[str]:

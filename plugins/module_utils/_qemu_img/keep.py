@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .differences import HEADER_FORMAT, arguments
 from .model import Desired, Format, Seen, SourceSeen
-from .options import OWN_OPTIONS, SINGLE_FILE_SUBFORMATS
+from .options import OWN_OPTIONS, SINGLE_FILE_SUBFORMATS, is_preallocated
 from .steps import Adopt, Create, Rebuild, Seed, Step
 
 _PREFIX = "options."
@@ -40,9 +40,16 @@ def kept_shape(desired: Desired, seen: Seen) -> Shape:
     recorded = seen.record.arguments if seen.record else {}
     options = {name[len(_PREFIX) :]: value for name, value in recorded.items() if name.startswith(_PREFIX)}
     options.update((name, value) for name, value in info.options.items() if _is_kept(desired, name, value))
+    if desired.compress:
+        options.pop("preallocation", None)
     options.update(desired.options)
-    was_compressed = recorded.get("compress") == "on"
-    return Shape(options, desired.compress if desired.source is not None else was_compressed)
+    compress = desired.compress if desired.source is not None else recorded.get("compress") == "on"
+    return Shape(options, compress and _is_compressible(desired, options))
+
+
+def _is_compressible(desired: Desired, options: Mapping[str, str]) -> bool:
+    """QEMU writes compressed data as it is into an encrypted image, and not at all into a preallocated one."""
+    return desired.encryption is None and not is_preallocated(options)
 
 
 def _is_kept(desired: Desired, name: str, value: str) -> bool:

@@ -59,6 +59,11 @@ def normalise_option(name: str, value: object) -> str:
     return _COMPAT.get(text, text) if name == "compat" else text
 
 
+def is_preallocated(options: Mapping[str, str]) -> bool:
+    """Whether an image that is made with these options has its place for data from the beginning."""
+    return options.get("preallocation", "off") != "off"
+
+
 def check_options_together(image_format: Format, options: Mapping[str, str]) -> None:
     """Raise BadInput for what belongs elsewhere or doesn't fit the format."""
     for name in options:

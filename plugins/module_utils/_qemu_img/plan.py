@@ -24,7 +24,7 @@ from .differences import (
 )
 from .keep import kept_shape
 from .model import Desired, Format, ImageInfo, RepairMode, Seen
-from .options import check_values
+from .options import check_values, is_preallocated
 from .predict import predicted
 from .refusals import (
     cut_off,
@@ -103,8 +103,7 @@ def _new(desired: Desired, seen: Seen) -> list[Step]:
 
 
 def _refuse_preallocated_overlay(desired: Desired) -> None:
-    options = desired.options
-    if options.get("preallocation", "off") != "off" and options.get("extended_l2") != "on":
+    if is_preallocated(desired.options) and desired.options.get("extended_l2") != "on":
         raise BadInput(
             "options.preallocation",
             "a new overlay can only be preallocated with extended_l2",

@@ -206,6 +206,11 @@ def test_a_relative_path_becomes_absolute():
         ({"backing_format": "raw"}, "backing_format: it describes a backing file, and there is none"),
         ({"compress": True}, "compress: only a conversion writes compressed data"),
         ({"compress": True, "source": "/s", "format": "raw"}, "compress: format raw can't be compressed"),
+        ({"compress": True, "source": "/s", "encrypt": {"secret": "s"}}, "compress: QEMU doesn't encrypt compressed"),
+        (
+            {"compress": True, "source": "/s", "options": {"preallocation": "metadata"}},
+            "compress: compressed data goes to no place that was preallocated",
+        ),
         ({"format": "raw", "backing_file": "b"}, "backing_file: format raw has no such thing"),
         ({"format": "vmdk", "encrypt": {"secret": "x", "options": {}}}, "encrypt: format vmdk has no such thing"),
         ({"format": "raw", "snapshots": [{"name": "a", "state": "present"}]}, "snapshots: format raw"),
@@ -231,6 +236,26 @@ def test_a_relative_path_becomes_absolute():
 def test_refusals(params, message):
     with pytest.raises(BadInput, match=message):
         declare(**params)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"format": "raw", "snapshots": [{"name": "a", "state": "present"}]},
+        {"format": "vdi", "encrypt": {"secret": "", "options": {"a": 1}}},
+        {"size": "0"},
+        {"compress": True},
+        {"checksum": "md5:1"},
+        {"source": "/images/a.qcow2", "source_format": "raw", "allow_references": True},
+        {"source": "ftp://host/\0"},
+        {"backing_format": "raw"},
+        {"backing_file": "a.qcow2", "commit": True},
+        {"options": {"subformat": 1, "": 2}, "bitmaps": [{"name": "", "state": "absent"}]},
+    ],
+    ids=str,
+)
+def test_of_an_image_that_goes_nothing_else_counts(params):
+    assert declare(state="absent", **params) == declare(state="absent")
 
 
 def test_encryption_keeps_its_options_in_order():

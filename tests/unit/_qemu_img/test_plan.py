@@ -16,6 +16,7 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.differen
     is_same_source,
     needs_source,
 )
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.keep import kept_shape
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.plan import plan
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.view import view
 from tests.unit._qemu_img.builders import (
@@ -754,6 +755,27 @@ def test_which_arguments_are_the_same(case):
 
 def test_what_shall_be_absent_needs_no_source():
     assert not needs_source(desired(present=False, source=source()), ABSENT)
+
+
+# how an image is written again
+
+
+COMPRESSED = existing(record=record(compress="on", source_format=""))
+PREALLOCATED = existing(record=record(compress="on", source_format="", options__preallocation="full"))
+KEPT = {
+    "compressed": (desired(), COMPRESSED, None, True),
+    "compressed, and to be encrypted": (desired(encryption=ENCRYPTION), COMPRESSED, None, False),
+    "compressed, and to be preallocated": (desired(options={"preallocation": "full"}), COMPRESSED, "full", False),
+    "compressed once, and preallocated": (desired(), PREALLOCATED, "full", False),
+    "preallocated, and to be compressed": (desired(source=source(), compress=True), PREALLOCATED, None, True),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_what_is_compressed_is_neither_encrypted_nor_preallocated(case):
+    wanted, seen, preallocation, compress = KEPT[case]
+    shape = kept_shape(wanted, seen)
+    assert (shape.options.get("preallocation"), shape.compress) == (preallocation, compress)
 
 
 # what will be seen afterwards
