@@ -168,6 +168,9 @@ options:
       - Check an existing image and mend what is wrong, on a copy that replaces the image only when it came out well.
       - V(leaks) mends lost space only and refuses an image with corruptions; V(all) tries to mend everything, which
         may lose data.
+      - It takes away the marks of an image that QEMU has marked as corrupt, or that was not closed properly (dirty), as
+        after a crash with C(lazy_refcounts), whose counts V(all) makes anew. Without a repair such an image is not
+        changed.
     type: str
     choices: [none, leaks, all]
     default: none

@@ -34,7 +34,7 @@ from .glance import stale
 from .keep import declared_shape, kept_shape, remembered
 from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen, SourceIdentity
 from .prove import prove, refuse_corrupt, refuse_rounded
-from .refusals import cut_off, not_the_source
+from .refusals import cut_off, not_the_source, refuse_unclosed_source
 from .source import OpenSource, has_content_of, opened
 from .steps import (
     WHOLE,
@@ -289,6 +289,7 @@ class Work:
             for step in steps:
                 if isinstance(step, Seed):
                     content = self._content(stack)
+                    refuse_unclosed_source(self.desired, content.seen)
                     refuse_corrupt(
                         content.node,
                         self.desired.source.shown if self.desired.source else "",

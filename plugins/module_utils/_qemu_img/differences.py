@@ -99,9 +99,11 @@ def is_locked(desired: Desired, info: ImageInfo) -> bool:
 
 
 def needs_repair(desired: Desired, seen: Seen) -> bool:
-    """Whether a check was asked for and found something."""
-    found = seen.check
-    return desired.repair is not RepairMode.NONE and found is not None and bool(found.leaks or found.corruptions)
+    """Whether a check was asked for and found something, or the image bears a mark that only a repair takes away."""
+    found, info = seen.check, seen.info
+    if desired.repair is RepairMode.NONE or found is None or info is None:
+        return False
+    return bool(found.leaks or found.corruptions or info.dirty or info.corrupt)
 
 
 def has_unknown_option(desired: Desired, seen: Seen) -> bool:

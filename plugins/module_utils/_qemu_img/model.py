@@ -144,13 +144,15 @@ class Record(NamedTuple):
 class SourceSeen(NamedTuple):
     """A source as it is. Its formats and ``virtual_size_bytes`` are unknown where it wasn't opened.
 
-    ``format`` is what it is read as, ``header_format`` what it would be read as if no format were declared.
+    ``format`` is what it is read as, ``header_format`` what it would be read as if no format were declared. ``dirty``:
+    it was not closed properly.
     """
 
     identity: SourceIdentity
     format: Format | None
     virtual_size_bytes: int | None
     header_format: Format | None = None
+    dirty: bool = False
 
 
 class Seen(NamedTuple):

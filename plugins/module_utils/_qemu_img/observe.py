@@ -75,6 +75,9 @@ class Observer:
         info = seen.info
         if info is not None and is_locked(desired, info):
             refuse_look(desired, info)
+        if info is not None and (info.dirty or info.corrupt):
+            # QEMU marks an image so while it is in use: only one that nobody has open was left so.
+            seen = seen._replace(holders=holders(desired.path))
         if info is not None and info.backing_file is not None:
             refuse_loop(desired.path, info, self.qemu_img)
             if desired.commit:

@@ -31,9 +31,12 @@ from .refusals import (
     lost_by_conversion,
     not_the_source,
     refuse_in_use,
+    refuse_marked,
     refuse_scattered,
     refuse_shrink,
+    refuse_unclosed_source,
     refuse_without_secret,
+    unclosed,
 )
 from .steps import (
     Adopt,
@@ -73,6 +76,10 @@ def plan(desired: Desired, seen: Seen) -> Plan[Step]:
         refuse_without_secret(desired, steps)
     if seen.other_files:
         refuse_scattered(desired, seen, steps)
+    if seen.info is not None:
+        refuse_marked(desired, seen.info, steps)
+    if seen.source is not None and any(isinstance(step, Seed) for step in steps):
+        refuse_unclosed_source(desired, seen.source)
     return Plan(steps, predicted(desired, seen, steps))
 
 
@@ -154,6 +161,10 @@ def _repair(desired: Desired, seen: Seen) -> list[Step]:
     if seen.check is None or not needs_repair(desired, seen):
         return []
     if seen.check.corruptions and desired.repair is RepairMode.LEAKS:
+        if seen.holders:
+            return [Repair(desired.repair)]  # refused for that: what a check finds beside whoever writes says nothing
+        if seen.info is not None and seen.info.dirty:
+            raise unclosed("repair %s" % desired.path, "Use repair: all, which counts anew, on a copy")
         raise Refused(
             "repair %s" % desired.path,
             "it has %d corruptions, and repair: leaks doesn't mend those" % seen.check.corruptions,

@@ -17,6 +17,7 @@ from .steps import (
     CommitDown,
     Create,
     Rebuild,
+    Repair,
     Resize,
     Seed,
     SetBitmap,
@@ -64,6 +65,8 @@ def _after(info: ImageInfo, step: Step) -> ImageInfo:
     """What a step makes of what an image shows."""
     if isinstance(step, (Create, Seed, Rebuild, Resize)):
         return info._replace(virtual_size_bytes=step.size_bytes or 0)
+    if isinstance(step, Repair):
+        return info._replace(dirty=False, corrupt=False)
     if isinstance(step, Amend):
         return info._replace(options={**info.options, **dict(step.options)})
     if isinstance(step, SetSnapshot):

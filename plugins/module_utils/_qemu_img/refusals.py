@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from .._core.errors import BadInput, Refused
 from .differences import differing_arguments, is_locked
-from .model import Desired, ImageInfo, Record, RepairMode, Seen
-from .steps import Adopt, Create, Remove, Seed, Step, Sweep, SweepBelow
+from .model import Desired, ImageInfo, Record, RepairMode, Seen, SourceSeen, Verify
+from .steps import Adopt, Copy, Create, Remove, Repair, Seed, Step, Sweep, SweepBelow
 
 
 def cut_off(desired: Desired, content_bytes: int) -> Refused:
@@ -99,6 +99,46 @@ def refuse_without_secret(desired: Desired, steps: list[Step]) -> None:
         return
     if not all(isinstance(step, (Sweep, SweepBelow, Adopt, Remove)) for step in steps):
         raise without_secret(desired.path, "change")
+
+
+def unclosed(operation: str, remedy: str) -> Refused:
+    """The refusal of an image that whoever wrote it last didn't close: a check can't tell that from damage."""
+    return Refused(
+        operation,
+        "it was not closed properly (dirty), so its counts of clusters in use are out of date; its content is whole "
+        "unless it was damaged otherwise",
+        remedy,
+    )
+
+
+def refuse_marked(desired: Desired, info: ImageInfo, steps: list[Step]) -> None:
+    """An image that QEMU has marked is mended before anything else is done to its content."""
+    changes = [step for step in steps if not isinstance(step, (Sweep, SweepBelow, Adopt, Copy))]
+    if not changes or isinstance(changes[0], (Create, Seed, Remove, Repair)):
+        return
+    if info.corrupt:
+        raise Refused(
+            "change %s" % desired.path,
+            "QEMU has marked it as corrupt, and opens it for no change",
+            "Mend it first, by a task with repair: all (on a copy, which replaces the image only if that worked), or "
+            "restore it from a backup",
+        )
+    if info.dirty and desired.verify is not Verify.NONE:
+        raise unclosed(
+            "change %s" % desired.path,
+            "Mend it first, by a task with repair: all, which counts anew, on a copy; a machine that starts with it "
+            "does so too",
+        )
+
+
+def refuse_unclosed_source(desired: Desired, source: SourceSeen) -> None:
+    """Of a source that was not closed properly nobody can say that it is sound."""
+    if source.dirty and desired.verify is not Verify.NONE:
+        name = desired.source.shown if desired.source else "its source"
+        raise unclosed(
+            "use %s" % name,
+            "Mend it first, by a task with that path and repair: all; or use verify: none, to take it as it is",
+        )
 
 
 def refuse_scattered(desired: Desired, seen: Seen, steps: list[Step]) -> None:

@@ -16,7 +16,7 @@ from .._core.wait import Deadline, check_reader
 from . import usage
 from .header import Header, inspect
 from .identity import identity_of
-from .model import Format, Source, SourceIdentity, SourceSeen
+from .model import Format, ImageInfo, Source, SourceIdentity, SourceSeen
 from .tool import Node, QemuImg, pair
 
 HASH_BLOCK_BYTES = 1024 * 1024
@@ -29,18 +29,19 @@ class OpenSource:
     """
 
     def __init__(
-        self, source: Source, descriptor: int, node: Node, virtual_size_bytes: int, header_format: Format | None
+        self, source: Source, descriptor: int, node: Node, info: ImageInfo, header_format: Format | None
     ) -> None:
         self._source = source
         self._descriptor = descriptor
         self.node = node
-        self.virtual_size_bytes = virtual_size_bytes
+        self.virtual_size_bytes = info.virtual_size_bytes
+        self._dirty = info.dirty
         self._header_format = header_format
         self.identity = identity_of(source, os.fstat(descriptor))
 
     @property
     def seen(self) -> SourceSeen:
-        return SourceSeen(self.identity, self.node.format, self.virtual_size_bytes, self._header_format)
+        return SourceSeen(self.identity, self.node.format, self.virtual_size_bytes, self._header_format, self._dirty)
 
     def prove(self, deadline: Deadline) -> None:
         """Compare the open file with the declared checksum. Raises BadInput when they differ."""
@@ -88,7 +89,7 @@ def opened(source: Source, qemu_img: QemuImg) -> Iterator[OpenSource]:
             raise BadInput(
                 "source", "%s is encrypted, and its passphrase isn't known here" % source.location, "Decrypt it first"
             )
-        yield OpenSource(source, descriptor, node, info.virtual_size_bytes, shown_format(header))
+        yield OpenSource(source, descriptor, node, info, shown_format(header))
     finally:
         os.close(descriptor)
 

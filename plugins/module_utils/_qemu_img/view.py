@@ -32,6 +32,8 @@ def view(desired: Desired, seen: Seen) -> dict[str, object]:
         (bool(desired.bitmaps), "bitmaps", sorted(info.bitmaps)),
         (desired.commit, "uncommitted_data", seen.commit_to is not None),
         (seen.check is not None, "check", seen.check._asdict() if seen.check else None),
+        (seen.check is not None and info.dirty, "dirty", True),
+        (seen.check is not None and info.corrupt, "corrupt", True),
     )
     shown.update((key, value) for is_declared, key, value in declared if is_declared)
     return shown
