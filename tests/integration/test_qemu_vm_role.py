@@ -298,6 +298,32 @@ def run_role(fleet: Fleet) -> Play:
     return run_playbook(playbook)
 
 
+def test_the_host_that_runs_the_machines_may_be_in_the_inventory(fleet: Fleet) -> None:
+    hypervisor = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    fleet.declare("hv", **hypervisor)
+    fleet.declare("a", vm_host="hv")
+    play = fleet.play("provision")
+    assert changed(play)["a"] > 0
+    assert changed(play).get("hv", 0) == 0
+    assert len(running(fleet.folder)) == 1
+    fleet.declare("other", **hypervisor, vm_platform="abacus")
+    assert changed(fleet.play("provision", "-e", "vm_machines=a")) == {"a": 0}
+    assert changed(fleet.play("teardown", "-e", "vm_machines=hv:a"))["a"] > 0
+    assert running(fleet.folder) == []
+
+
+def test_two_machines_of_one_name_are_told_before_anything_is_done(fleet: Fleet) -> None:
+    fleet.declare("a", qemu_vm_name="c")
+    fleet.declare("b", qemu_vm_name="c")
+    fleet.declare("c", vm_host="elsewhere")
+    for playbook in ("provision", "teardown"):
+        play = fleet.play(playbook, "--limit", "a:b")
+        assert play.rc != 0
+        assert "a isn't the only one to be machine c on localhost" in play.text
+        assert "b isn't the only one to be machine c on localhost" in play.text
+    assert not fleet.home.exists()
+
+
 def test_an_unknown_platform_is_told(fleet: Fleet) -> None:
     fleet.declare("a", vm_platform="abacus")
     for playbook in ("provision", "teardown"):
@@ -312,7 +338,7 @@ def test_secrets_of_the_seed_are_not_shown(fleet: Fleet) -> None:
     assert play.rc == 0
     seeded = json.dumps([result for name, result in play.tasks.items() if name == "Write the seed"])
     assert "censored" in seeded
-    assert "geheim-123" not in seeded
+    assert "geheim-123" not in play.text + json.dumps(play.tasks)
 
 
 def test_the_playbooks_are_found_by_name(fleet: Fleet) -> None:
