@@ -21,7 +21,8 @@ extends_documentation_fragment:
 options:
   timeout:
     description:
-      - Seconds for the whole task. A monitor that doesn't answer within 2 seconds counts as hung or busy in any case.
+      - Seconds for the whole task. A monitor that doesn't answer within 2 seconds, or a fifth of this time if that
+        is less, counts as hung or busy.
     type: int
     default: 10
 attributes:

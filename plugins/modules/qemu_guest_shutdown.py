@@ -31,6 +31,7 @@ options:
   timeout:
     description:
       - Seconds for the whole task. Ordered groups, and guests that wait for their turn, get a fair share each.
+      - A monitor that doesn't answer within 2 seconds, or a fifth of this time if that is less, counts as hung or busy.
     type: int
     default: 180
   max_rung:

@@ -88,7 +88,7 @@ def test_never_past_max_rung(boot):
     assert result.failed
     assert "still alive after acpi" in result.msg
     assert "max_rung: quit" in result.msg
-    assert result.json["changed"] is False
+    assert result.json["changed"] is True, "the guest may act on the press later"
     assert result.json["guest"]["state"] == "running"
     assert result.json["elapsed_s"] <= 3.2
     assert guest.alive()

@@ -15,12 +15,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.converge import converge
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import fleet
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.descent import Run
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, Policy, Rung
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.shutdown import Shutdown, Wish
 from tests.testbed import boot_guest
 from tests.testbed.boot_guest import BootGuest, GuestWithAgent, Kind, Qmp, ended, start_many, until
 from tests.testbed.modules import Result, finish, run_module, start_module
@@ -232,19 +239,75 @@ def test_quit_and_term_hang_and_only_kill_ends_it(boot, tmp_path):
     assert not guest.pidfile.exists()
 
 
+def test_what_was_sent_in_vain_is_a_change_too(boot, tmp_path):
+    guest = boot()
+    with Qmp(guest.qmp_socket) as monitor, Stalled(guest, tmp_path, monitor):
+        result = shutdown(guest, timeout=4, max_rung="terminate")
+        assert result.failed
+        assert "max_rung: kill" in result.msg
+        assert sent(result) == ["SIGTERM"]
+        assert result.json["changed"] is True
+        assert guest.alive()
+
+
+def test_one_that_ends_just_after_its_time_is_down_by_what_was_sent(boot, monkeypatch):
+    guest = boot()
+    drive = fleet.drive
+
+    def drive_too_shortly(runs: Sequence[Run], _deadline: Deadline, parallel: int) -> None:
+        guest.signal(signal.SIGSTOP)
+        drive(runs, Deadline(0), parallel)
+        assert "still alive after terminate" in runs[0].problem
+        guest.signal(signal.SIGCONT)
+        until(lambda: not guest.alive(), "the guest to end")
+
+    monkeypatch.setattr(fleet, "drive", drive_too_shortly)
+    named = Guest(str(guest.pidfile), str(guest.qmp_socket))
+    wish = Wish((named,), Policy(max_rung=Rung.TERMINATE), False, cleanup=True, parallel=0, single=True)
+    subject = Shutdown(wish, Deadline(20))
+    with Qmp(guest.qmp_socket):
+        outcome = converge(subject, check_mode=False)
+    subject.result(outcome.seen)
+    assert outcome.changed
+    record: Any = subject.extras()["guest"]
+    assert (record["state"], record["method"], record["graceful"]) == ("absent", "terminate", False)
+    assert record["attempts"][-1]["outcome"] == "ended"
+    assert record["problem"] == ""
+
+
+def test_a_busy_monitor_keeps_a_fleet_waiting_only_once(boot):
+    good, busy = boot("good"), boot("busy")
+    with Qmp(busy.qmp_socket):
+        guests = [good.options, busy.options]
+        result = run_module("qemu_guest_shutdown", {"guests": guests, "timeout": 60, "max_rung": "terminate"})
+    assert result.changed, result.json
+    assert [record["method"] for record in result.json["guests"]] == ["acpi", "terminate"]
+    assert result.json["guests"][0]["attempts"][0]["started"] < 3.5, "2 s for an answer, and not 2 s again"
+
+
+@pytest.mark.parametrize("timeout", [2, 3, 4])
+def test_a_busy_monitor_leaves_the_signals_their_time(boot, timeout):
+    guest = boot()
+    with Qmp(guest.qmp_socket):
+        result = shutdown(guest, timeout=timeout, max_rung="terminate")
+    assert result.changed, result.json
+    assert result.json["guest"]["method"] == "terminate"
+
+
 class Stalled:
     """A mirror job to a qemu-nbd that stops answering: QEMU can neither quit nor heed SIGTERM then."""
 
-    def __init__(self, guest: BootGuest, folder: Path) -> None:
+    def __init__(self, guest: BootGuest, folder: Path, monitor: Qmp | None = None) -> None:
         self._guest = guest
         self._folder = folder
+        self._monitor = monitor
 
     def __enter__(self) -> None:
         target, sock = self._folder / "target.img", self._folder / "nbd.sock"
         target.write_bytes(bytes(1 << 20))
         self._nbd = subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", str(sock), str(target)])
         until(sock.exists, "qemu-nbd to listen")
-        with Qmp(self._guest.qmp_socket) as monitor:
+        with nullcontext(self._monitor) if self._monitor is not None else Qmp(self._guest.qmp_socket) as monitor:
             device = monitor.execute("query-block")[0]["device"]
             monitor.execute(
                 "drive-mirror",

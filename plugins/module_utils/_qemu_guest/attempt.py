@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from .model import Act
+
 
 class Attempt:
     """One thing that was sent, and what came of it. Times are seconds since the task began."""
@@ -25,6 +27,13 @@ class Attempt:
     def end(self, now_s: float) -> None:
         if self.ended_s is None:
             self.ended_s = now_s
+
+    @property
+    def reached(self) -> bool:
+        """Whether it may have done something to the guest: it was sent, and not refused."""
+        if self.sent == Act.ASK_AGENT.value:  # it goes out only to an agent that is in step with us
+            return self.outcome in ("accepted", "ended")
+        return self.outcome != "refused"
 
     def as_result(self) -> dict[str, object]:
         return {

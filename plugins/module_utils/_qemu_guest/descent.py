@@ -288,6 +288,16 @@ class Run:
             return "prepare"
         return self.ladder.rung.value
 
+    def found_gone(self) -> None:
+        """Its process has ended after all, when its time was over: by what was sent last, or by itself."""
+        self.problem = ""
+        if self.ladder is not None:
+            self.ladder = self.ladder._replace(outcome=None)
+            self._feed(Event(On.ENDED))
+        if self._tidy:
+            self.cleaned = clean(self.identity)
+        self.done = True
+
     def _settle(self, outcome: Outcome) -> None:
         if not outcome.down:
             self.problem = self._forbidden() or outcome.problem + self._uninterruptible()

@@ -15,10 +15,13 @@ from .._core.wait import Deadline
 from .identify import Identity, identify
 from .model import Guest, State
 from .probe import Probe, probe
+from .qmp import GREETING_S
 
 # A look this young is used again, if QEMU has reported nothing since: asking anew costs each guest a turn of a busy
 # host.
 FRESH_S = 1.0
+# A monitor may keep all guests of the task waiting for this share of its time, and no longer than a greeting may take.
+ANSWER_SHARE = 0.2
 
 
 class Sight(NamedTuple):
@@ -32,7 +35,8 @@ class Sight(NamedTuple):
 def look(
     guests: Sequence[Guest], deadline: Deadline, before: Sequence[Sight] = (), details: bool = False
 ) -> list[Sight]:
-    """Look at every guest. What an earlier look left open and still serves is used again, all else is closed.
+    """Look at every guest. What an earlier look left open and still serves is used again, all else is closed. A monitor
+    that kept that one waiting is only listened to, not waited for again.
 
     Raises what :func:`identify.identify` raises, and BadInput, before anything is sent, where two are one process.
     """
@@ -42,11 +46,12 @@ def look(
     identities = [_identity(guest, known.get(guest)) for guest in others]
     _check_distinct([*(sight.identity for sight in fresh.values()), *identities])
     now = time.monotonic()
-    for guest, identity, seen in zip(others, identities, probe(identities, deadline, details)):
+    answer_s = min(GREETING_S, ANSWER_SHARE * (deadline.ends - deadline.started))
+    for guest, identity, seen in zip(others, identities, probe(identities, deadline, answer_s, details)):
         if identity.process is not None and not identity.process.alive():  # it ended while we asked
             identity.close()
             identity = identify(guest)
-            seen = probe([identity], deadline, details)[0]
+            seen = probe([identity], deadline, answer_s, details)[0]
         fresh[guest] = Sight(identity, seen, now)
     return [fresh[guest] for guest in guests]
 
@@ -71,9 +76,19 @@ def _check_distinct(identities: Sequence[Identity]) -> None:
 
 def _is_fresh(sight: Sight) -> bool:
     monitor = sight.identity.monitor
+    if _is_silent(sight):
+        return True
     if monitor is None or not _serves(sight.identity) or time.monotonic() - sight.at > FRESH_S:
         return False
     return not monitor.pump() and monitor.usable
+
+
+def _is_silent(sight: Sight) -> bool:
+    """Whether its monitor gave no answer, and still says nothing."""
+    held, monitor = sight.identity.process, sight.identity.monitor
+    if sight.seen.status is not None or held is None or not held.alive():
+        return False
+    return monitor is not None and monitor.usable and monitor.outstanding and not monitor.speaks()
 
 
 def _identity(guest: Guest, before: Sight | None) -> Identity:

@@ -14,7 +14,7 @@ from . import process
 from .agent import listens
 from .identify import Identity
 from .model import STATES, State
-from .qmp import Monitor, converse, failure
+from .qmp import GREETING_S, Monitor, converse, failure
 
 _DETAILS = ("query-name", "query-uuid", "query-chardev", "query-block", "query-version")
 
@@ -46,8 +46,12 @@ class Probe(NamedTuple):
     blocks: tuple[Mapping[str, object], ...] | None = None
 
 
-def probe(identities: Sequence[Identity], deadline: Deadline, details: bool = False) -> list[Probe]:
-    """Ask every held process's monitor for its state; ``details`` adds machine, version and block devices."""
+def probe(
+    identities: Sequence[Identity], deadline: Deadline, answer_s: float = GREETING_S, details: bool = False
+) -> list[Probe]:
+    """Ask every held process's monitor for its state, and wait ``answer_s`` seconds at most for all of them;
+    ``details`` adds machine, version and block devices.
+    """
     asked: dict[int, Mapping[str, int]] = {}
     for number, identity in enumerate(identities):
         monitor = identity.monitor
@@ -56,7 +60,7 @@ def probe(identities: Sequence[Identity], deadline: Deadline, details: bool = Fa
         if monitor.greeting is None:
             monitor.negotiate()
         asked[number] = _ask(identity, monitor, details)
-    converse(_monitors(identities, asked), deadline)
+    converse(_monitors(identities, asked), deadline, answer_s)
     return [_concluded(identity, asked.get(number)) for number, identity in enumerate(identities)]
 
 

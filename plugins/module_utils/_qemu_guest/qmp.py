@@ -194,6 +194,12 @@ class Monitor(Channel):
             self.pump()
         return self._last_id
 
+    def speaks(self) -> bool:
+        """Read what has come. Whether there was any, or the connection has ended."""
+        known = (self.greeting is None, len(self.replies), len(self.events), self.problem)
+        self.pump()
+        return known != (self.greeting is None, len(self.replies), len(self.events), self.problem)
+
     def pump(self) -> list[Event]:
         """Read what has come: greeting, replies, events. Returns the new events, which are also kept in ``events``."""
         self.read()

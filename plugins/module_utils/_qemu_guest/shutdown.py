@@ -166,7 +166,21 @@ class Shutdown:
             sight = self._sights[index]
             self._runs[index] = Run(sight.identity, sight.seen, entry, self._wish.policy, self._deadline, wish.cleanup)
         drive(list(self._runs.values()), self._deadline, wish.parallel)
-        self._raise_failures(self.observe())
+        self._raise_failures(self._last_look())
+
+    def _last_look(self) -> Sequence[Sight]:
+        """What has ended just after its time was over is down like the others."""
+        with ExitStack() as stack:
+            watched = {}
+            for run in self._runs.values():
+                if not run.down and run.identity.process is not None:
+                    watched[run] = run.identity.process.twin()
+                    stack.callback(watched[run].close)
+            seen = self.observe()
+            gone = [run for run, held in watched.items() if not held.alive()]
+        for run in gone:
+            run.found_gone()
+        return self.observe() if gone else seen
 
     def view(self, seen: Sequence[Sight]) -> View:
         return {"guests": [view_of(sight) for sight in seen]}
@@ -213,8 +227,12 @@ class Shutdown:
         if self._wish.single and records:
             extras["guest"] = records[0]
         if not self._succeeded:
-            extras["changed"] = any(run.down for run in self._runs.values()) or any(
-                entry["outcome"] == "removed" for index in range(len(records)) for entry in self._cleanings(index)
+            extras["changed"] = (
+                any(run.down for run in self._runs.values())
+                or any(attempt.reached for run in self._runs.values() for attempt in run.attempts)
+                or any(
+                    entry["outcome"] == "removed" for index in range(len(records)) for entry in self._cleanings(index)
+                )
             )
         return extras
 
