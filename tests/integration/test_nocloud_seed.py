@@ -222,6 +222,7 @@ def test_bad_input(path: Path) -> None:
     assert run_module("nocloud_seed", {"path": "x.iso"}).json["error"]["option"] == "path"
     assert seed(path, timeout=0).json["error"]["option"] == "timeout"
     assert seed(path, user_data=" \n").json["error"]["option"] == "user_data"
+    assert seed(path, meta_data=[["a", "b"]]).json["error"]["option"] == "meta_data"
     assert not path.exists()
 
 

@@ -33,11 +33,22 @@ def files(options: Mapping[str, Any]) -> Files:
 
     Raises BadInput.
     """
+    for option in FILES:
+        _check_kind(option, options.get(option))
     found = {name: _document(option, options.get(option)) for option, name in FILES.items()}
     made = {name: content for name, content in found.items() if content is not None}
     made.setdefault("user-data", CLOUD_CONFIG.encode())
     made["meta-data"] = _meta_data(options.get("meta_data"), made)
     return made
+
+
+def _check_kind(option: str, given: Any) -> None:
+    if given is not None and not isinstance(given, (Mapping, str)):
+        raise BadInput(
+            option,
+            "it is neither a dictionary nor a text (but of type %s)" % type(given).__name__,
+            "Write a dictionary, or give the file's text",
+        )
 
 
 def _meta_data(given: Any, others: Files) -> bytes:

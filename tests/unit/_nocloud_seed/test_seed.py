@@ -96,3 +96,11 @@ def test_empty_text_is_refused(option):
     with pytest.raises(BadInput) as caught:
         files({option: " \n"})
     assert caught.value.facts["option"] == option
+
+
+@pytest.mark.parametrize("option", ["user_data", "meta_data", "network_config", "vendor_data"])
+@pytest.mark.parametrize("given", [5, 0, False, ["a"], [["a", "b"]], []], ids=str)
+def test_what_is_neither_dictionary_nor_text_is_refused(option, given):
+    with pytest.raises(BadInput) as caught:
+        files({option: given})
+    assert caught.value.facts["option"] == option
