@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -108,3 +109,25 @@ def test_the_answer_is_kept_until_the_host_or_its_qemu_changes(tmp_path: Path, m
     monkeypatch.setattr(accel, "_boot_id", lambda: "after a restart of the host")
     assert fake.choose(boots=False).name == "tcg"
     assert fake.probes() == 4
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "another user's"])
+def test_an_answer_that_is_not_ours_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A FIFO would keep the task waiting for a writer, past its time limit."""
+    fake = FakeQemuWithKvm(tmp_path, monkeypatch)
+    assert fake.choose(boots=True).name == "kvm"
+    if kind == "fifo":
+        fake.kept.unlink()
+        os.mkfifo(fake.kept)
+    elif kind == "link":
+        fake.kept.rename(tmp_path / "elsewhere")
+        fake.kept.symlink_to(tmp_path / "elsewhere")
+    elif os.geteuid() == 0:
+        os.chown(fake.kept, 12345, -1)
+    else:
+        pytest.skip("only root can give a file away")
+    assert fake.choose(boots=False).name == "tcg"
+    assert fake.probes() == 2
+    assert fake.kept.is_file()
+    assert not fake.kept.is_symlink()
+    assert fake.choose(boots=True).name == "tcg"

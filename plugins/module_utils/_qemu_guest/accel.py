@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import os
-from typing import NamedTuple
+import stat
+from typing import Any, NamedTuple
 
 from .._core.errors import CommandFailed, LifecycleError, TimedOut
 from .._core.wait import Deadline
 
 DEVICE = "/dev/kvm"
+KEPT_BYTES = 65536  # the answer with its situation needs a few hundred
 PROBE_S = 5.0  # the sector needs 0.4 s of a processor under TCG; who needs longer under KVM is no help
 # A boot sector, from tests/testbed/probe_sector.S: it enters 64-bit mode, counts 10^8 down, waits for 20 ticks of the
 # timer, and writes 42 to port 0xf4, where isa-debug-exit makes QEMU leave with 2 * 42 + 1. The count tells a KVM that
@@ -61,16 +63,30 @@ def _works(emulator: str, base: str, deadline: Deadline) -> bool:
 
     path = os.path.join(base, ".accel.json")
     situation = [_boot_id(), emulator, *_identity(emulator), *_identity(DEVICE)]
-    try:
-        with open(path, encoding="utf-8") as file:
-            kept = json.load(file)
-        if kept["situation"] == situation:
-            return bool(kept["works"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
+    kept = _kept(path)
+    if kept is not None and kept.get("situation") == situation:
+        return bool(kept.get("works"))
     works = boots(emulator, "kvm", deadline)
     write_whole(path, json.dumps({"situation": situation, "works": works}).encode())
     return works
+
+
+def _kept(path: str) -> dict[str, Any] | None:
+    """What an earlier task wrote there; None where nothing is or it is nobody's answer: then a new one is written."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        seen = os.fstat(descriptor)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_uid != os.geteuid():
+            return None
+        kept = json.loads(os.read(descriptor, KEPT_BYTES))
+    except ValueError:
+        return None
+    finally:
+        os.close(descriptor)
+    return kept if isinstance(kept, dict) else None
 
 
 def boots(emulator: str, accel: str, deadline: Deadline) -> bool:
