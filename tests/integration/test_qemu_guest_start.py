@@ -675,25 +675,45 @@ def test_a_guest_that_is_killed_while_it_is_waited_for(bench: Bench) -> None:
 
 def test_a_guest_that_is_not_ready_in_time_runs_on_and_the_next_run_goes_on_waiting(bench: Bench) -> None:
     bench.disk.write_bytes(image(Kind.LISTENS_AFTER_A_KEY))
-    second = bench.folder / "second.sock"  # a monitor of the test's own: the module holds the guest's while it waits
-    extra = ["-chardev", f"socket,id=second,server=on,wait=off,path={second}", "-mon", "chardev=second,mode=control"]
-    result = bench.start(timeout=2, extra_args=extra)
+    result = bench.start(timeout=2)
     assert result.failed
     assert result.json["error"]["kind"] == "timed_out"
     pid = bench.pid()
     assert f"process {pid} lives and was left running" in result.msg
     assert running(bench.folder) == [pid]
 
-    process = start_module("qemu_guest_start", bench.options(extra_args=extra))
+    process = start_module("qemu_guest_start", bench.options())
     time.sleep(0.5)  # long enough to be waiting, mostly; the outcome is the same if it isn't
     assert process.poll() is None
-    told = ask(second, "send-key", {"keys": [{"type": "qcode", "data": "a"}]})
+    told = ask(bench.place("qmp.sock"), "send-key", {"keys": [{"type": "qcode", "data": "a"}]})
     assert "return" in told
     again = finish(process)
     assert again.changed, again.msg
     assert again.json["diff"]["before"]["state"] == "starting"
     assert again.json["guest"]["pid"] == pid
-    assert not bench.start(extra_args=extra).changed
+    assert not bench.start().changed
+
+
+@pytest.mark.parametrize("ready", ["console", "agent", "port"])
+def test_others_look_at_a_guest_and_shut_it_down_while_a_task_waits_for_it(bench: Bench, ready: str) -> None:
+    """QEMU's monitor serves one client at a time: who waits must not keep it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    given = {
+        "ready": ready,
+        "ready_text": "NEVER",
+        "networks": [{"forwards": [{"host_port": port, "guest_port": 22}]}],
+        "timeout": 100,
+    }
+    process = start_module("qemu_guest_start", bench.options(**given))
+    wait_for_console(bench)
+    places = {"pidfile": str(bench.place("qemu.pid")), "qmp_socket": str(bench.place("qmp.sock"))}
+    assert run_module("qemu_guest_info", places).json["guest"]["state"] == "running"
+    down = run_module("qemu_guest_shutdown", {**places, "timeout": 60})
+    assert down.changed, down.msg
+    ended = finish(process)
+    assert ended.json["error"]["kind"] == "guest_ended"
+    assert running(bench.folder) == []
 
 
 # ---- what lies about, and who else is at work ----

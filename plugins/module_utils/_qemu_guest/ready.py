@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from .._core.errors import LifecycleError, TimedOut
 from .._core.wait import Deadline, ready
 from .agent import listens, ping
 from .places import Places
 from .process import Process
-from .qmp import Monitor, MonitorFailed, execute, open_monitor
+from .qmp import MonitorFailed, execute, open_monitor
 from .spec import Readiness, ReadyKind
 from .status import ANSWER_S
 
@@ -60,22 +61,11 @@ def wait_until_ready(wait: Wait, process: Process, deadline: Deadline) -> None:
     :raises Ended: as soon as its process has ended.
     :raises TimedOut: the guest runs on.
     """
-    monitor = _monitor(wait, process, deadline)
-    try:
-        while not _is_up(wait, monitor, deadline):
+    for reached in (_answers, _is_up):
+        while not reached(wait, deadline):
             if deadline.expired:
-                raise _too_late(wait, process, deadline, _status(monitor))
+                raise _too_late(wait, process, deadline, _status(wait))
             _pause(wait, process, deadline)
-            if monitor is not None:
-                monitor.pump()
-    except MonitorFailed:
-        _pause(wait, process, deadline)  # mostly it is gone because QEMU is
-        if deadline.expired:
-            raise _too_late(wait, process, deadline) from None
-        raise
-    finally:
-        if monitor is not None:
-            monitor.close()
 
 
 def accepted(usernet: str, port: int) -> bool:
@@ -99,17 +89,32 @@ def tail(path: str) -> str:
         return ""
 
 
-def _monitor(wait: Wait, process: Process, deadline: Deadline) -> Monitor | None:
-    """The guest's monitor, once it answers; None if another client holds it: that it is held shows that QEMU is up."""
-    while True:
-        try:
-            return open_monitor(wait.places.qmp_socket, deadline)
-        except MonitorFailed as failed:
-            if failed.reason == "busy":
-                return None
-            if deadline.expired:
-                raise _too_late(wait, process, deadline) from None
-        _pause(wait, process, deadline)
+def _asked(wait: Wait, deadline: Deadline, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+    """QEMU's answer to one question; None where its monitor gives none now.
+
+    The monitor is held for this question only: QEMU serves one client at a time, and others look at the guest and shut
+    it down while a task waits.
+    """
+    share = deadline.within(ANSWER_S)
+    try:
+        monitor = open_monitor(wait.places.qmp_socket, share)
+    except MonitorFailed:
+        return None
+    try:
+        return execute(monitor, command, share, arguments)
+    except MonitorFailed:
+        return None
+    finally:
+        monitor.close()
+
+
+def _answers(wait: Wait, deadline: Deadline) -> bool:
+    """Whether QEMU is through with its start. That another client holds its monitor shows it as well."""
+    try:
+        open_monitor(wait.places.qmp_socket, deadline.within(ANSWER_S)).close()
+    except MonitorFailed as failed:
+        return failed.reason == "busy"
+    return True
 
 
 def _pause(wait: Wait, process: Process, deadline: Deadline) -> None:
@@ -120,20 +125,20 @@ def _pause(wait: Wait, process: Process, deadline: Deadline) -> None:
         raise Ended(wait.name, deadline.elapsed_s(), wait.places)
 
 
-def _is_up(wait: Wait, monitor: Monitor | None, deadline: Deadline) -> bool:
+def _is_up(wait: Wait, deadline: Deadline) -> bool:
     kind = wait.readiness.kind
     if kind is ReadyKind.AGENT:
-        return _agent_answers(wait, monitor, deadline)
+        return _agent_answers(wait, deadline)
     if kind is ReadyKind.CONSOLE:
         return _console_says(wait.places.console_log, wait.readiness.text)
     if kind is ReadyKind.PORT:
-        return _port_is_open(wait, monitor, deadline)
+        return _port_is_open(wait, deadline)
     return True
 
 
-def _agent_answers(wait: Wait, monitor: Monitor | None, deadline: Deadline) -> bool:
+def _agent_answers(wait: Wait, deadline: Deadline) -> bool:
     path = wait.places.agent_socket
-    if monitor is not None and listens(execute(monitor, "query-chardev", deadline), path) is False:
+    if listens(_asked(wait, deadline, "query-chardev") or (), path) is False:
         return False
     return ping(path, deadline)
 
@@ -144,7 +149,7 @@ def _console_says(path: str, text: str) -> bool:
         return text.encode("utf-8", "surrogateescape") in file.read()
 
 
-def _port_is_open(wait: Wait, monitor: Monitor | None, deadline: Deadline) -> bool:
+def _port_is_open(wait: Wait, deadline: Deadline) -> bool:
     """Whether somebody takes a connection: behind a forwarded port that is the guest, as QEMU itself always does."""
     share = min(CONNECT_S, deadline.remaining_s())
     try:
@@ -155,27 +160,21 @@ def _port_is_open(wait: Wait, monitor: Monitor | None, deadline: Deadline) -> bo
             heard = ready((connection.fileno(),), share)
             if heard and not connection.recv(1):
                 return False
-            if heard or monitor is None:
-                return bool(heard)
-            return accepted(
-                execute(monitor, "human-monitor-command", deadline, {"command-line": "info usernet"}),
-                wait.readiness.port,
-            )
+            if heard:
+                return True
+            told = _asked(wait, deadline, "human-monitor-command", {"command-line": "info usernet"})
+            return accepted(told or "", wait.readiness.port)
     except OSError:
         return False
 
 
-def _status(monitor: Monitor | None) -> str:
+def _status(wait: Wait) -> str:
     """QEMU's word for the guest's state; empty where it gives none."""
-    if monitor is None:
-        return ""
-    try:
-        return str(execute(monitor, "query-status", Deadline(ANSWER_S))["status"])
-    except LifecycleError:
-        return ""
+    told = _asked(wait, Deadline(ANSWER_S), "query-status")
+    return str(told["status"]) if told else ""
 
 
-def _too_late(wait: Wait, process: Process, deadline: Deadline, status: str = "") -> TimedOut:
+def _too_late(wait: Wait, process: Process, deadline: Deadline, status: str) -> TimedOut:
     expected = {
         ReadyKind.AGENT: "the guest agent of %s",
         ReadyKind.PORT: "port %d of %%s" % wait.readiness.port,
