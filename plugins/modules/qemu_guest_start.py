@@ -150,7 +150,9 @@ options:
             choices: [tcp, udp]
             default: tcp
           host_address:
-            description: The address of the host to listen at. By default only the host itself can connect.
+            description:
+              - The IPv4 address of the host to listen at, V(0.0.0.0) for all. By default only the host itself can
+                connect.
             type: str
             default: 127.0.0.1
           host_port:
@@ -190,7 +192,7 @@ options:
   extra_args:
     description:
       - Further words of QEMU's command line, added at its end. What another option declares is refused here, such as
-        C(-m) beside O(memory).
+        C(-m) beside O(memory), or a machine type after C(-machine). Its properties, such as C(usb=on), are added.
       - Everybody on the host can read a command line. Keep secrets out of it.
     type: list
     elements: str

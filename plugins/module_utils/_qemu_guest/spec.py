@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from .._core.errors import BadInput
 from .record import Definition
 
 PORTS = range(1, 65536)
-# QEMU is managed through these; a second one would cut us off from the guest.
+ANY_ADDRESS = "0.0.0.0"
 # Of QEMU's own options those that would undo what is declared elsewhere, and the option that declares it.
 _DECLARED = {
     "-m": "memory",
@@ -35,8 +36,11 @@ _DECLARED = {
     "-name": "name",
     "-uuid": "uuid",
 }
+# Properties of -machine that say the same as the options of these names. Others are merged into the declared ones.
+_DECLARED_PROPERTIES = ("accel", "firmware", "kernel", "initrd", "append")
 # Disks and CD-ROMs that a machine type's own controller takes.
 _IDE_PLACES = {"q35": 6, "pc": 4}
+# QEMU is managed through these; a second one would cut us off from the guest.
 _OURS = ("-daemonize", "-pidfile", "-D")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
@@ -159,7 +163,7 @@ def parse_spec(name: str, declared: Definition) -> Spec:
         append=_plain("append", declared.get("append", "")),
         agent=declared["agent"],
         display=_plain("display", declared["display"]),
-        extra_args=tuple(_extra(word) for word in declared.get("extra_args", ())),
+        extra_args=_extra_args(declared.get("extra_args", ())),
     )
     _check_together(spec)
     return spec
@@ -267,6 +271,12 @@ def _network(name: str, index: int, given: Mapping[str, Any]) -> Network:
         raise BadInput(
             option + ".interface", "%r is no interface of the host" % interface, "Name the host's %s device" % mode
         )
+    if mode == "user" and interface:
+        raise BadInput(
+            option + ".interface",
+            "%s isn't used in user mode" % interface,
+            "Leave it out, or set mode to tap or bridge",
+        )
     mac = _mac(name, index, option + ".mac", given.get("mac"))
     return Network(mode, given["model"], mac, interface, forwards)
 
@@ -276,13 +286,22 @@ def _forward(option: str, given: Mapping[str, Any]) -> Forward:
         if given[port] not in PORTS:
             raise BadInput("%s.%s" % (option, port), "%s is no port" % given[port], "Ports go from 1 to 65535")
     address = given["host_address"]
-    if not re.match(r"[0-9.]*\Z", address):
+    if not _is_ipv4(address):
         raise BadInput(
             option + ".host_address",
             "%r is no IPv4 address" % address,
             "Use 127.0.0.1, or 0.0.0.0 for all of the host's addresses",
         )
     return Forward(given["protocol"], address, given["host_port"], given["guest_port"])
+
+
+def _is_ipv4(text: str) -> bool:
+    """Whether it is written in full: QEMU takes less, an empty address for any."""
+    try:
+        socket.inet_pton(socket.AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _check_together(spec: Spec) -> None:
@@ -297,17 +316,40 @@ def _check_together(spec: Spec) -> None:
             "Name the firmware's code as well, such as /usr/share/OVMF/OVMF_CODE.fd",
         )
     _check_ide(spec)
-    taken = set()
+    _check_paths(spec)
+    _check_ports(spec)
+
+
+def _check_paths(spec: Spec) -> None:
+    """QEMU locks what a guest writes to, also against the guest itself."""
+    used = [("disks[%d].path" % index, disk.path, disk.readonly) for index, disk in enumerate(spec.disks)]
+    used += [("seed", spec.seed, True), ("firmware_vars", spec.firmware_vars, False)]
+    first: dict[str, tuple[str, bool]] = {}
+    for option, path, readonly in used:
+        other, only_read = first.setdefault(os.path.normpath(path), (option, readonly))
+        if path and other != option and not (readonly and only_read):
+            raise BadInput(
+                option, "%s is %s already" % (path, other), "Name another file, or make both readonly to share it"
+            )
+
+
+def _check_ports(spec: Spec) -> None:
+    taken: list[Forward] = []
     for network in spec.networks:
         for forward in network.forwards:
-            key = (forward.protocol, forward.host_address, forward.host_port)
-            if key in taken:
+            if any(_clash(forward, other) for other in taken):
                 raise BadInput(
                     "networks",
                     "%s port %d of the host is forwarded twice" % (forward.protocol, forward.host_port),
                     "Give each forward a port of its own",
                 )
-            taken.add(key)
+            taken.append(forward)
+
+
+def _clash(one: Forward, other: Forward) -> bool:
+    addresses = {one.host_address, other.host_address}
+    same_port = (one.protocol, one.host_port) == (other.protocol, other.host_port)
+    return same_port and (len(addresses) == 1 or ANY_ADDRESS in addresses)
 
 
 def _check_ide(spec: Spec) -> None:
@@ -345,8 +387,30 @@ def _path(option: str, path: str | None) -> str:
     return path
 
 
+def _extra_args(words: Sequence[str]) -> tuple[str, ...]:
+    for option, value in zip(words, words[1:]):
+        if _option(option) in ("-machine", "-M"):
+            _check_machine_properties(option, value)
+    return tuple(_extra(word) for word in words)
+
+
+def _check_machine_properties(option: str, value: str) -> None:
+    for place, part in enumerate(value.split(",")):
+        name, assigned, _rest = part.partition("=")
+        if name == "type" or (place == 0 and not assigned):
+            name = "machine"
+        elif name not in _DECLARED_PROPERTIES:
+            continue
+        raise BadInput("extra_args", "%s %s says what %s declares" % (option, value, name), "Write it there")
+
+
+def _option(word: str) -> str:
+    """QEMU takes two dashes for one."""
+    return "-" + word[2:] if word.startswith("--") else word
+
+
 def _extra(word: str) -> str:
-    option = "-" + word[2:] if word.startswith("--") else word
+    option = _option(word)
     if option in _DECLARED:
         raise BadInput("extra_args", "%s says what %s declares" % (word, _DECLARED[option]), "Write it there")
     if option in _OURS:

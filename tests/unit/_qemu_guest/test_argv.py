@@ -31,6 +31,7 @@ DISK = {
     "serial": None,
 }
 FORWARD = {"protocol": "tcp", "host_address": "127.0.0.1", "host_port": 2222, "guest_port": 22}
+EVERYWHERE = {"host_address": "0.0.0.0"}
 NETWORK = {"mode": "user", "model": "virtio", "mac": None, "interface": None, "forwards": []}
 OPTIONS = {
     "name": "g",
@@ -235,7 +236,22 @@ def test_extra_words_come_last():
             {"networks": [{**NETWORK, "forwards": [{**FORWARD, "host_address": "::1"}]}]},
             "networks[0].forwards[0].host_address",
         ),
+        *(
+            (
+                {"networks": [{**NETWORK, "forwards": [{**FORWARD, "host_address": text}]}]},
+                "networks[0].forwards[0].host_address",
+            )
+            for text in ("", "999.1", "127.1", "1.2.3.256", "localhost", "1.2.3.4\0")
+        ),
+        ({"networks": [{**NETWORK, "interface": "br0"}]}, "networks[0].interface"),
         ({"networks": [{**NETWORK, "forwards": [FORWARD, FORWARD]}]}, "networks"),
+        (
+            {"networks": [{**NETWORK, "forwards": [forward]} for forward in (FORWARD, {**FORWARD, **EVERYWHERE})]},
+            "networks",
+        ),
+        ({"disks": [DISK, {**DISK, "path": "/d/../d/a.qcow2"}]}, "disks[1].path"),
+        ({"disks": [{**DISK, "path": "/s"}], "seed": "/s"}, "seed"),
+        ({"disks": [DISK], "firmware": "/f", "firmware_vars": "/d/a.qcow2"}, "firmware_vars"),
         ({"extra_args": ["-daemonize"]}, "extra_args"),
         ({"extra_args": ["--pidfile", "/x"]}, "extra_args"),
     ],
@@ -250,6 +266,34 @@ def test_what_is_refused(changes, option):
 def test_what_an_option_declares_is_no_further_word(word, declares):
     with pytest.raises(BadInput, match=f"{word} says what {declares} declares"):
         spec(extra_args=[word, "1"])
+
+
+@pytest.mark.parametrize("option", ["-machine", "-M", "--machine"])
+@pytest.mark.parametrize(
+    ("value", "declares"),
+    [("q35", "machine"), ("q35,usb=on", "machine"), ("usb=on,type=pc", "machine"), ("accel=tcg", "accel")],
+)
+def test_a_further_machine_may_not_undo_the_declared_one(option, value, declares):
+    with pytest.raises(BadInput, match=f"{option} {value} says what {declares} declares"):
+        spec(extra_args=[option, value])
+
+
+def test_properties_of_the_machine_are_merged():
+    assert words(extra_args=["-machine", "usb=on,hpet"])[-2:] == ["-machine", "usb=on,hpet"]
+
+
+def test_a_disk_that_is_only_read_may_be_there_twice():
+    both = [{**DISK, "path": "/s", "readonly": True}, {**DISK, "path": "/s", "interface": "cdrom"}]
+    assert len(spec(disks=both, seed="/s").disks) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [({}, {"protocol": "udp"}), ({}, {"host_port": 2223}), ({}, {"host_address": "127.0.0.2"})],
+)
+def test_forwards_that_do_not_clash(one, other):
+    forwards = [{**FORWARD, **one}, {**FORWARD, **other}]
+    assert len(spec(networks=[{**NETWORK, "forwards": forwards}]).networks[0].forwards) == 2
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "..", "a b", "a" * 64, "a\n", "ü"])
