@@ -234,6 +234,7 @@ def test_one_machine_that_fails_does_not_keep_the_others_down(fleet: Fleet) -> N
         ({"qemu_vm_networks": [{"forwards": [{"host_port": 1}]}]}, "guest_port"),
         ({"qemu_vm_image": {"sauce": "x"}}, "sauce"),
         ({"qemu_vm_ready": "soon"}, "qemu_vm_ready"),
+        ({"qemu_vm_keep_disk": True}, "qemu_vm_keep_disk is no variable of the role"),
     ],
 )
 def test_variables_are_checked_before_anything_is_done(fleet: Fleet, variables: Mapping[str, Any], named: str) -> None:
@@ -272,6 +273,7 @@ def test_a_wrong_machine_is_told_before_its_disks_are_made(
         {"qemu_vm_home": "home"},
         {"qemu_vm_disks": [{"name": "../other/system", "size": "1M"}]},
         {"qemu_vm_disks": [{"name": "system", "size": "1M"}]},
+        {"qemu_vm_disks": [{"name": "a", "path": "/d", "size": "1M"}, {"name": "b", "path": "/d"}]},
     ],
     ids=str,
 )
