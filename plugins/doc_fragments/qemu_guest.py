@@ -20,6 +20,8 @@ options:
     description:
       - The Unix socket of QEMU's monitor (C(-qmp unix:…,server=on,wait=off)).
       - Without it there is neither an ACPI nor a C(quit) rung, and only the process can be seen.
+      - A QEMU that listens there although the file was removed is taken for the guest, if it contradicts nothing else
+        that is given. It can be reached by signals alone.
     type: path
   agent_socket: &agent_socket
     description:
@@ -31,13 +33,16 @@ options:
     type: int
   name: &name
     description:
-      - The guest's name (C(-name)). Given beside others, it is compared with the guest's own.
+      - The guest's name (C(-name)). Given beside others, it is compared with the guest's own. Where none of these leads
+        to a process, but a QEMU of this name lives elsewhere, that is told by a warning, because another guest may bear
+        it.
       - Given alone or with O(uuid), the guest is looked for among all QEMU processes of the host. That needs /proc, and
         a user who may see every process. Several that match are refused.
     type: str
   uuid: &uuid
     description:
-      - The guest's UUID (C(-uuid)). Compared, or looked for, as O(name) is.
+      - The guest's UUID (C(-uuid)). Compared, or looked for, as O(name) is. It is one guest's alone, so one that lives
+        elsewhere leaves the guest V(unproven).
     type: str
   guests:
     description:
@@ -62,6 +67,8 @@ options:
         description:
           - More that belongs to the guest alone, and goes with it once its process is proven to have ended. Files,
             sockets, links and empty directories can be named. They are removed in the order given.
+          - Only M(vmops.lifecycle.qemu_guest_shutdown) removes them. M(vmops.lifecycle.qemu_guest_info) lists them
+            as leftovers of a dead guest.
           - A socket at which somebody listens, and a file that a living process has locked or open for writing, are
             left, and told as RV(vmops.lifecycle.qemu_guest_shutdown#module:guests[].left_behind).
         type: list

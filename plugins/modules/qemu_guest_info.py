@@ -79,7 +79,9 @@ guests:
           (what was given names different processes) or V(unproven).
       type: str
     problem:
-      description: What V(identity_mismatch) or V(unproven) rests on, and what to do; otherwise empty.
+      description:
+        - What V(identity_mismatch) or V(unproven) rests on, and what to do; otherwise empty.
+        - Of a guest that is V(absent) or V(stale), that a QEMU of its name lives elsewhere.
       type: str
     status:
       description: QEMU's own word for the state.

@@ -343,6 +343,20 @@ def test_by_name_alone_it_is_found_and_its_sockets_with_it(boot, tmp_path):
     assert not run_module("qemu_guest_shutdown", {"name": name}).changed
 
 
+def test_by_name_alone_its_agent_is_found_too(boot):
+    name = "agent-%d" % os.getpid()
+    guest = boot(name, agent=True)
+    result = run_module("qemu_guest_shutdown", {"name": name})
+    assert sent(result) == ["guest-shutdown", "system_powerdown"], result.json
+    assert not guest.alive()
+    hung = boot(name, agent=True)
+    hung.signal(signal.SIGSTOP)
+    result = run_module("qemu_guest_shutdown", {"name": name, "max_rung": "kill"})
+    assert sent(result) == ["SIGKILL"], result.json
+    assert result.json["guest"]["cleaned"] == [str(hung.pidfile), str(hung.qmp_socket), str(hung.agent_socket)]
+    assert not hung.agent_socket.exists()
+
+
 def test_a_name_that_two_guests_bear_is_refused(boot, tmp_path):
     name = "twin-%d" % os.getpid()
     one, two = boot("a/" + name), boot("b/" + name)

@@ -484,17 +484,96 @@ def test_a_stolen_socket_is_a_mismatch_and_nothing_is_sent(boot, tmp_path):
     assert first.said() == thief.said() == "BR"
 
 
-def test_a_guest_whose_socket_was_unlinked_by_another_is_not_called_absent(boot):
+@pytest.mark.parametrize("named", [{}, {"name": "first"}, {"pidfile": "first's"}, {"name": "thief"}], ids=str)
+def test_a_guest_whose_socket_was_unlinked_by_another_is_told_from_it(boot, named):
     first = boot("first")
     thief = boot("thief", qmp_socket=first.qmp_socket)
     first.signal(signal.SIGTERM)  # at its end it removes what is now the other's socket
     until(lambda: not first.alive(), "the first to end")
     assert not thief.qmp_socket.exists()
-    result = run_module("qemu_guest_shutdown", {"qmp_socket": str(thief.qmp_socket), "max_rung": "kill"})
+    options = {"qmp_socket": str(thief.qmp_socket), **named}
+    if "pidfile" in named:
+        options["pidfile"] = str(first.pidfile)
+    result = run_module("qemu_guest_shutdown", {**options, "max_rung": "terminate"})
+    if named in ({}, {"name": "thief"}):
+        assert result.json["guest"]["method"] == "terminate", result.json
+        assert not thief.alive()
+        return
     assert result.failed
+    assert "process %d (" % thief.pid in result.msg
     assert "still listens" in result.msg
+    assert "give its pid" in result.msg
     assert thief.alive()
-    assert shutdown(thief, max_rung="terminate").json["guest"]["method"] == "terminate"
+
+
+def test_a_guest_whose_directory_was_removed_is_ended_by_its_paths(boot):
+    guest = boot(agent=True)
+    shutil.rmtree(guest.folder)
+    options = {**guest.options, "agent_socket": str(guest.agent_socket), "name": guest.folder.name}
+    seen = run_module("qemu_guest_info", options).json["guest"]
+    assert (seen["state"], seen["pid"]) == ("monitor_hung", guest.pid)
+    refused = run_module("qemu_guest_shutdown", options)
+    assert refused.failed
+    assert "only terminate or kill would end it" in refused.msg
+    result = run_module("qemu_guest_shutdown", {**options, "max_rung": "terminate"})
+    assert result.changed, result.json
+    assert result.json["guest"]["method"] == "terminate"
+    assert not guest.alive()
+    assert not run_module("qemu_guest_shutdown", options).changed
+
+
+def test_a_stranger_who_listens_at_a_removed_path_lives(tmp_path):
+    path = tmp_path / "x"
+    with subprocess.Popen([sys.executable, "-c", LISTENS, str(path)], stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        path.unlink()
+        result = run_module("qemu_guest_shutdown", {"qmp_socket": str(path), "max_rung": "kill"})
+        assert result.failed
+        assert result.json["guest"]["state"] == "unproven"
+        assert "process %d (%s) still listens" % (stranger.pid, sys.executable) in result.msg
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["graceful", "killed"])
+def test_links_are_kept_and_are_no_fault(boot, tmp_path, killed):
+    guest = boot()
+    links = {"pidfile": tmp_path / "link.pid", "qmp_socket": tmp_path / "link.sock"}
+    links["pidfile"].symlink_to(guest.pidfile)
+    links["qmp_socket"].symlink_to(guest.qmp_socket)
+    options = {option: str(path) for option, path in links.items()}
+    if killed:
+        guest.signal(signal.SIGKILL)
+        until(lambda: not guest.alive(), "the guest to die")
+    kept = [{"path": str(path), "outcome": "kept", "reason": "it is a symbolic link"} for path in links.values()]
+    for changed in (not killed, False):
+        result = run_module("qemu_guest_shutdown", options)
+        assert not result.failed, result.msg
+        assert result.changed is changed
+        assert run_module("qemu_guest_shutdown", options, check=True).changed is False
+        assert result.json["guest"]["left_behind"] == kept
+    assert not guest.alive()
+    assert all(path.is_symlink() for path in links.values())
+
+
+def test_a_namesake_elsewhere_is_told_and_lives(boot, tmp_path):
+    """Another directory may hold another guest of the same name, but never one of the same UUID."""
+    uuid = "6f1d2c0e-8a43-4a57-9a52-%012x" % os.getpid()
+    guest = boot("namesake-%d" % os.getpid(), extra=["-uuid", uuid])
+    elsewhere = {"pidfile": str(tmp_path / "none"), "name": guest.folder.name, "max_rung": "kill"}
+    told = "process %d is a QEMU of this name (pidfile %s, monitor %s)" % (guest.pid, guest.pidfile, guest.qmp_socket)
+    by_name = run_module("qemu_guest_shutdown", elsewhere)
+    assert (by_name.failed, by_name.changed, by_name.json["guest"]["state"]) == (False, False, "absent")
+    assert told in str(by_name.json["warnings"])
+    assert (
+        told in run_module("qemu_guest_info", {"pidfile": "/none", "name": guest.folder.name}).json["guest"]["problem"]
+    )
+    by_uuid = run_module("qemu_guest_shutdown", {**elsewhere, "uuid": uuid})
+    assert by_uuid.failed
+    assert by_uuid.json["guest"]["state"] == "unproven"
+    assert "process %d is a QEMU of this UUID" % guest.pid in by_uuid.msg
+    assert guest.alive()
 
 
 def test_an_image_still_written_by_another_is_told(boot, tmp_path):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._core.errors import describe
 from .._core.signals import held
-from .identify import Identity, Mark, mark
+from .identify import IS_LINK, Identity, Mark, mark
 from .in_use import LISTENED, in_use, is_listened
 
 
@@ -48,7 +48,7 @@ def clean(identity: Identity) -> list[Cleaned]:
 
 def _attempt(path: str, remove: Callable[[str, Mark | None], str], known: Mark | None) -> Cleaned:
     try:
-        kept = remove(path, known)
+        kept = remove(path, known) if remove is _remove_declared or not os.path.islink(path) else IS_LINK
     except FileNotFoundError:
         return Cleaned(path, "removed", "it went by itself")
     except OSError as error:

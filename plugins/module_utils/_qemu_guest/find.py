@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from .._core.errors import BadInput, Refused
 from .model import Guest
 from .process import arguments
 
+AGENT_PORT = "org.qemu.guest_agent.0"  # the name by which the agent in the guest knows its channel
 _MONITOR_OPTIONS = ("-qmp", "-qmp-pretty")
 
 
@@ -28,6 +30,7 @@ class Claims(NamedTuple):
     uuid: str | None
     pidfile: str | None
     qmp_socket: str | None
+    agent_socket: str | None = None
 
 
 def is_qemu(argv: Sequence[str]) -> bool:
@@ -39,6 +42,7 @@ def is_qemu(argv: Sequence[str]) -> bool:
 def claims(argv: Sequence[str]) -> Claims:
     """Read a QEMU's command line. Relative paths are left out: what they were relative to is not known."""
     name = uuid = pidfile = qmp_socket = None
+    monitor = agent = ""
     chardevs: dict[str, str] = {}
     for option, value in zip(argv, argv[1:]):
         option = "-" + option.lstrip("-")
@@ -56,9 +60,22 @@ def claims(argv: Sequence[str]) -> Claims:
             chardevs[fields.get("id", "")] = fields.get("path", "")
         elif option == "-mon":
             fields = suboptions(value, "chardev")
-            if fields.get("mode") == "control":
-                qmp_socket = _absolute(chardevs.get(fields.get("chardev", "")))
-    return Claims(name, uuid, pidfile, qmp_socket)
+            monitor = fields.get("chardev", "") if fields.get("mode") == "control" else monitor
+        elif option == "-device" and AGENT_PORT in value:
+            agent = _device(value).get("chardev", "")
+    qmp_socket = qmp_socket or _absolute(chardevs.get(monitor))
+    return Claims(name, uuid, pidfile, qmp_socket, _absolute(chardevs.get(agent)))
+
+
+def _device(text: str) -> Mapping[str, str]:
+    """A device by QEMU's own words or, as libvirt has it, in JSON."""
+    if not text.startswith("{"):
+        return suboptions(text, "driver")
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return {}
+    return {key: str(value) for key, value in fields.items()} if isinstance(fields, dict) else {}
 
 
 def suboptions(text: str, first: str) -> Mapping[str, str]:
@@ -86,13 +103,7 @@ def complete(guest: Guest) -> Guest | None:
         raise BadInput(
             guest.label, "a name or UUID alone can't be found on a system without /proc", "Give pidfile and qmp_socket"
         )
-    matching = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        argv = arguments(int(entry))
-        if is_qemu(argv) and _claims_to_be(guest, claims(argv)):
-            matching.append((int(entry), claims(argv)))
+    matching = claimants(guest)
     if len(matching) > 1:
         raise Refused(
             "act on %s" % guest.label,
@@ -101,7 +112,8 @@ def complete(guest: Guest) -> Guest | None:
         )
     if matching:
         pid, said = matching[0]
-        return guest._replace(pid=pid, pidfile=said.pidfile, qmp_socket=said.qmp_socket)
+        found = guest._replace(pid=pid, pidfile=said.pidfile, qmp_socket=said.qmp_socket)
+        return found._replace(agent_socket=said.agent_socket)
     if not arguments(1):
         raise Refused(
             "call %s absent" % guest.label,
@@ -111,7 +123,19 @@ def complete(guest: Guest) -> Guest | None:
     return None
 
 
-def _claims_to_be(guest: Guest, said: Claims) -> bool:
+def claimants(guest: Guest) -> list[tuple[int, Claims]]:
+    """The QEMU processes, as far as this user may see them, that claim to bear a guest's name and UUID."""
+    if not has(Capability.PROC) or (guest.name is None and guest.uuid is None):
+        return []
+    matching = []
+    for entry in os.listdir("/proc"):
+        argv = arguments(int(entry)) if entry.isdigit() else []
+        if is_qemu(argv) and claims_to_be(guest, claims(argv)):
+            matching.append((int(entry), claims(argv)))
+    return matching
+
+
+def claims_to_be(guest: Guest, said: Claims) -> bool:
     if guest.name is not None and said.name != guest.name:
         return False
     return guest.uuid is None or said.uuid == guest.uuid.lower()

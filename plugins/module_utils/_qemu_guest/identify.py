@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .._core.capabilities import Capability, has
@@ -22,6 +23,7 @@ from .qmp import Channel, Monitor, unix_listeners
 # A pidfile is written right after its process started; allows for clocks that tick coarsely.
 PIDFILE_SLACK_S = 2.0
 _NOT_PERMITTED = ("EACCES", "EPERM")
+IS_LINK = "it is a symbolic link"
 _NOBODY_THERE = ("ENOENT", "ENOTDIR", "ECONNREFUSED", "ENOTSOCK")
 
 
@@ -52,7 +54,7 @@ class Identity:
     """What the evidence for one guest amounts to. Holds descriptors until ``close``.
 
     ``state`` is ABSENT, STALE, IDENTITY_MISMATCH, UNPROVEN, or NO_MONITOR for a process that is held. ``problem``
-    explains the third and fourth.
+    explains the third and fourth, and tells of a namesake of a guest that has no process.
     """
 
     def __init__(self, guest: Guest) -> None:
@@ -65,8 +67,10 @@ class Identity:
         self.monitor: Monitor | None = None
         self.agent: Agent | None = None
         self.leftovers: list[str] = []
-        # Of a guest that has no process: the declared paths that somebody else uses, and how.
-        self.in_use: dict[str, str] = {}
+        # Of a guest that has no process: the paths that stay although they were named, and why.
+        self.kept: dict[str, str] = {}
+        # The sockets whose file was removed or replaced, and at which somebody listens all the same.
+        self.vanished: list[str] = []
         # What these paths were when we looked: only the same thing is taken away later.
         self.marks = {path: mark(path) for path in (guest.pidfile, guest.qmp_socket, guest.agent_socket) if path}
 
@@ -156,7 +160,7 @@ def _evidence(identity: Identity, pidfile: Pidfile | None) -> list[Evidence]:
     if pidfile is not None and pidfile.owner is not None:
         found.append(Evidence("the lock on pidfile %s" % guest.pidfile, pidfile.owner))
     for channel in (identity.monitor, identity.agent):
-        pid = _listener(channel) if channel is not None else None
+        pid = _listener(identity, channel) if channel is not None else None
         if channel is not None and pid is not None:
             found.append(Evidence("the listener at %s" % channel.path, pid))
     if guest.pid is not None and process.lives(guest.pid):
@@ -178,7 +182,9 @@ def _hold(identity: Identity, pidfile: Pidfile | None, pid: int) -> bool:
     identity.process = held
     if not held.alive() or _started_ticks(pid) != started:
         return False
-    if pidfile is not None and pidfile.owner is not None and process.lock_owner(pidfile.descriptor) != pid:
+    if pidfile is not None and pidfile.owner is not None:
+        pidfile = pidfile._replace(owner=process.lock_owner(pidfile.descriptor))
+    if {item.pid for item in _evidence(identity, pidfile)} != {pid}:
         return False
     _take_for_guest(identity, pid)
     return True
@@ -215,11 +221,8 @@ def _nobody(identity: Identity, pidfile: Pidfile | None) -> None:
         if channel.usable or channel.problem == "EAGAIN":
             _unproven(identity, "somebody listens at %s, in a place that this task can't see" % channel.path)
             return
-        if unix_listeners(channel.path):
-            _unproven(
-                identity,
-                "a living process still listens at %s, although the file was removed or replaced" % channel.path,
-            )
+        if channel.path in identity.vanished:
+            _unproven(identity, _still_listened(channel.path))
             return
     if pidfile is not None and pidfile.pid is not None and _unlocked_qemu(pidfile.pid, pidfile):
         _unproven(
@@ -228,9 +231,38 @@ def _nobody(identity: Identity, pidfile: Pidfile | None) -> None:
             "give its qmp_socket or pid, or remove the pidfile if another guest's" % (guest.pidfile, pidfile.pid),
         )
         return
-    identity.in_use = _used_by_others(guest)
+    namesake = _namesake(guest)
+    if namesake and guest.uuid is not None:
+        _unproven(identity, namesake)
+        return
+    identity.problem = namesake
+    identity.kept = {**_links(guest), **_used_by_others(guest)}
     identity.leftovers = leftovers(identity, pidfile)
     identity.state = State.STALE if identity.leftovers else State.ABSENT
+
+
+def _namesake(guest: Guest) -> str:
+    """A QEMU that bears the name and UUID given, where nothing else that was given leads to a process; empty if none
+    is seen.
+
+    A UUID is one guest's alone. A name is not: another directory may hold another guest of the same name.
+    """
+    if guest.name is None and guest.uuid is None:
+        return ""
+    from .find import claimants
+
+    what = "UUID" if guest.uuid is not None else "name"
+    return "; ".join(
+        "nothing lives at the paths given, but process %d is a QEMU of this %s (pidfile %s, monitor %s); if it is the "
+        "guest meant, give those, or its pid" % (pid, what, said.pidfile, said.qmp_socket)
+        for pid, said in claimants(guest)
+    )
+
+
+def _links(guest: Guest) -> dict[str, str]:
+    """QEMU makes files and sockets, never links: these are somebody's who named them so."""
+    named = (guest.pidfile, guest.qmp_socket, guest.agent_socket)
+    return {path: IS_LINK for path in named if path and os.path.islink(path)}
 
 
 def _unlocked_qemu(pid: int, pidfile: Pidfile) -> bool:
@@ -252,12 +284,13 @@ def leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:
     """
     guest = identity.guest
     found = [guest.pidfile] if pidfile is not None and guest.pidfile is not None else []
+    found = [path for path in found if path not in identity.kept]
     found += [
         channel.path
         for channel in (identity.monitor, identity.agent)
         if channel is not None and channel.problem == "ECONNREFUSED" and _is_socket(channel.path)
     ]
-    found += [path for path in guest.cleanup_paths if os.path.lexists(path) and path not in identity.in_use]
+    found += [path for path in guest.cleanup_paths if os.path.lexists(path) and path not in identity.kept]
     return found
 
 
@@ -299,17 +332,54 @@ def _named(error: OSError, path: str) -> OSError:
     return OSError(error.errno, error.strerror, path)
 
 
-def _listener(channel: Channel) -> int | None:
+def _listener(identity: Identity, channel: Channel) -> int | None:
     """Who listens at a channel's other end; None if nobody does or that can't be seen."""
     if channel.usable:
         return process.peer_pid(channel.connection)
-    if channel.problem != "EAGAIN":
+    listed = unix_listeners(channel.path)
+    if channel.problem == "EAGAIN":  # its queue is full: /proc knows it all the same
+        return next(iter(_owners(listed)), None)
+    if not listed:
         return None
-    for inode in unix_listeners(channel.path):  # its queue is full: /proc knows it all the same
-        owner = process.socket_owner(inode)
-        if owner is not None:
-            return owner
-    return None
+    if channel.path not in identity.vanished:
+        identity.vanished.append(channel.path)
+    own = [pid for pid in _owners(listed) if _may_be(identity.guest, pid)]
+    return own[0] if len(own) == 1 else None
+
+
+def _owners(inodes: Sequence[int]) -> list[int]:
+    found = [process.socket_owner(inode) for inode in inodes]
+    return sorted({pid for pid in found if pid is not None})
+
+
+def _may_be(guest: Guest, pid: int) -> bool:
+    """Whether who listens at a removed file of this path may be the guest. A path alone is weak evidence: it must be a
+    QEMU that means the same file by it, and whose command line contradicts nothing of what was given.
+    """
+    from .find import claims, claims_to_be, is_qemu
+
+    argv = process.arguments(pid)
+    if not is_qemu(argv) or not process.shares_root(pid):
+        return False
+    said = claims(argv)
+    if guest.pidfile and said.pidfile and os.path.realpath(guest.pidfile) != os.path.realpath(said.pidfile):
+        return False
+    return claims_to_be(guest, said)
+
+
+def _still_listened(path: str) -> str:
+    """Somebody does, whom nothing proves to be the guest: who, as far as this user may see it, and what to do."""
+    owners = _owners(unix_listeners(path))
+    if not owners:
+        return (
+            "a process that this user can't see still listens at %s, although the file was removed or replaced: run "
+            "the task with become, as root or as the guest's own user" % path
+        )
+    told = ["%d (%s)" % (pid, " ".join(process.arguments(pid)[:1]) or "unreadable") for pid in owners]
+    return (
+        "process %s still listens at %s, although the file was removed or replaced, and nothing else proves that it is "
+        "the guest; if it is, give its pid" % (" and process ".join(told), path)
+    )
 
 
 def _without_descriptors(identity: Identity, pidfile: Pidfile | None) -> None:

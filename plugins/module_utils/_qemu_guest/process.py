@@ -292,6 +292,16 @@ def _is_writable(pid: str, descriptor: str) -> bool:
     return bool(int(flags, 8) & (os.O_WRONLY | os.O_RDWR))
 
 
+def shares_root(pid: int) -> bool:
+    """Whether the same directory is ``/`` to a process and to us, so that a path means the same to both; False where
+    that can't be seen.
+    """
+    try:
+        return os.path.samefile("/proc/%d/root" % pid, "/")
+    except OSError:
+        return False
+
+
 def socket_owner(inode: int) -> int | None:
     """A process that has this socket open; None where none is seen by this user."""
     wanted = "socket:[%d]" % inode

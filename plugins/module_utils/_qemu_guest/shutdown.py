@@ -271,12 +271,19 @@ class Shutdown:
         """What was not removed; also where nothing was tried, because others use all that is still there."""
         cleanings = self._cleanings(index)
         tried = {entry["path"] for entry in cleanings}
-        used = self._sights[index].identity.in_use.items() if self._wish.cleanup else ()
+        used = self._sights[index].identity.kept.items() if self._wish.cleanup else ()
         kept = [{"path": path, "outcome": "kept", "reason": how} for path, how in used if path not in tried]
         return [*(dict(entry) for entry in cleanings if entry["outcome"] != "removed"), *kept]
 
+    def _namesakes(self) -> Iterator[tuple[Guest, str]]:
+        """Of guests that were down already: perhaps another place was meant."""
+        for index, sight in enumerate(self._sights):
+            if sight.seen.state.is_down and sight.seen.problem and self._first[index].state.is_down:
+                yield self._wish.guests[index], sight.seen.problem
+
     def warnings(self) -> list[str]:
         said = missing_protections([Capability.PIDFD, Capability.PROC])
+        said += ["%s: %s." % (guest.label, problem) for guest, problem in self._namesakes()]
         for run in self._runs.values():
             outcome = run.outcome
             if run.down and outcome is not None and outcome.graceful is False and outcome.method is not None:

@@ -37,6 +37,32 @@ CASES = [
         "-chardev socket,id=m,path=/run/m.sock -mon chardev=m",
         Claims(None, None, None, None),
     ),
+    (
+        "an agent's channel, as it is started here",
+        (
+            "-chardev socket,id=agent,server=on,wait=off,path=/run/ga.sock -device virtio-serial-pci "
+            "-device virtserialport,chardev=agent,name=org.qemu.guest_agent.0"
+        ),
+        Claims(None, None, None, None, "/run/ga.sock"),
+    ),
+    (
+        "an agent's channel in JSON, and named before its chardev",
+        (
+            '-device {"driver":"virtserialport","chardev":"c0","id":"channel0","name":"org.qemu.guest_agent.0","nr":1} '
+            "-chardev socket,id=c0,path=/run/c0.sock,server=on -mon chardev=m,mode=control "
+            "-chardev socket,path=/run/m.sock,id=m"
+        ),
+        Claims(None, None, None, "/run/m.sock", "/run/c0.sock"),
+    ),
+    (
+        "another's channel, and one that was handed over open",
+        (
+            "-chardev socket,id=v,path=/run/v.sock -device virtserialport,chardev=v,name=com.redhat.spice.0 "
+            "-chardev socket,id=c0,fd=31 -device virtserialport,chardev=c0,name=org.qemu.guest_agent.0"
+        ),
+        Claims(None, None, None, None, None),
+    ),
+    ("no JSON", "-device {org.qemu.guest_agent.0", Claims(None, None, None, None)),
     ("a monitor over TCP", "-qmp tcp:localhost:4444,server=on", Claims(None, None, None, None)),
 ]
 
