@@ -254,7 +254,8 @@ notes:
 attributes:
   check_mode:
     support: full
-    description: Looks only, and says what would be done. Files that the guest needs need not be there yet.
+    description: Looks only, and says what would be done. Files that the guest needs need not be there yet, QEMU and the
+      host's network devices must be.
   diff_mode:
     support: full
     description: Shows what the guest runs with and what is declared, also where that difference is only reported.

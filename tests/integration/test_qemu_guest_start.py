@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -245,6 +246,60 @@ def test_check_mode_starts_nothing(bench: Bench) -> None:
 
 def test_check_mode_knows_disks_that_are_not_there_yet(bench: Bench) -> None:
     assert bench.start(check=True, disks=[{"path": str(bench.folder / "later.qcow2")}]).changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"emulator": "qemu-nope"}, "qemu-nope was not found"),
+        ({"emulator": "/nope/qemu"}, "Looked in: /nope."),
+        ({"networks": [{"mode": "tap", "interface": "nope0"}]}, "no network device nope0"),
+        ({"run_dir": "/proc/self/status"}, "is no directory"),
+        ({"run_dir": "/proc/self/status/below"}, "is no directory"),
+    ],
+    ids=str,
+)
+def test_check_mode_promises_nothing_that_the_run_refuses(bench: Bench, changes: Mapping[str, Any], named: str) -> None:
+    for check in (True, False):
+        assert named in bench.start(check=check, **changes).msg
+    assert [entry.name for entry in bench.folder.iterdir()] == ["boot.img"]
+
+
+@pytest.mark.parametrize("kind", ["open to all", "file", "dangling link"])
+def test_check_mode_sees_that_guests_cannot_run_there(bench: Bench, kind: str) -> None:
+    if kind == "open to all":
+        bench.runs.mkdir()
+        bench.runs.chmod(0o777)
+    elif kind == "file":
+        bench.runs.write_text("")
+    else:
+        bench.runs.symlink_to(bench.folder / "none")
+    for check in (True, False):
+        result = bench.start(check=check)
+        assert result.failed
+        assert result.json["error"]["kind"] == "refused"
+        assert "Choose a" in result.msg
+    assert not (bench.folder / "none").exists()
+
+
+@pytest.mark.parametrize("first", ["by its own name", "by a link"])
+def test_a_guest_is_the_same_by_whatever_way_its_directory_is_reached(bench: Bench, first: str) -> None:
+    bench.runs.mkdir(mode=0o700)
+    link = bench.folder / "link"
+    link.symlink_to(bench.runs)
+    ways = [str(bench.runs), str(link)]
+    if first == "by a link":
+        ways.reverse()
+    pid = bench.start(run_dir=ways[0], disks=[], ready="none").json["guest"]["pid"]
+    again = bench.start(run_dir=ways[1], disks=[], ready="none")
+    assert not again.changed
+    assert again.json["guest"]["run_dir"] == str(bench.place(""))
+    shutil.rmtree(bench.place(""))
+    for way in ways:
+        assert "it may be running already" in bench.start(run_dir=way, disks=[], ready="none").msg
+        down = run_module("qemu_guest_shutdown", {"qmp_socket": way + "/g/qmp.sock"})
+        assert "still listens" in down.msg
+    assert running(bench.folder) == [pid]
 
 
 def test_check_mode_of_a_running_guest_is_unchanged(bench: Bench) -> None:
@@ -495,9 +550,10 @@ def test_a_guest_whose_process_is_stopped_is_told_and_left_alone(bench: Bench) -
 def test_a_paused_guest_is_restarted_only_as_allowed(bench: Bench, paused: str, first_sent: str) -> None:
     first = bench.start().json["guest"]["pid"]
     ask(bench.place("qmp.sock"), "stop")
-    refused = bench.start(memory="48M", restart="if_needed")
-    assert refused.failed
-    assert "allow paused: resume, or paused: force" in refused.msg
+    for check in (True, False):
+        refused = bench.start(memory="48M", restart="if_needed", check=check)
+        assert refused.failed
+        assert "allow paused: resume, or paused: force" in refused.msg
     assert running(bench.folder) == [first]
     result = bench.start(memory="48M", restart="if_needed", paused=paused)
     assert result.changed, result.msg

@@ -252,6 +252,7 @@ def test_variables_are_checked_before_anything_is_done(fleet: Fleet, variables: 
         ({"qemu_vm_networks": [{"mac": "01:00:00:00:00:00"}]}, "networks[0].mac"),
         ({"qemu_vm_ready": "agent", "qemu_vm_agent": False}, "agent channel"),
         ({"qemu_vm_run_dir": "/tmp/" + 100 * "x"}, "107"),
+        ({"qemu_vm_emulator": "qemu-nope"}, "qemu-nope was not found"),
     ],
 )
 def test_a_wrong_machine_is_told_before_its_disks_are_made(

@@ -21,7 +21,7 @@ from .._core.files import remove
 from .._core.wait import Deadline, ready
 from .accel import choose
 from .argv import argv, trial_argv
-from .places import Places, prepare_folder
+from .places import Places, check_base, prepare_folder
 from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
 from .ready import qemu_said
 from .record import Definition, Phase, Record, write_record
@@ -193,6 +193,17 @@ def _find_emulator(declared: str) -> str:
     return declared
 
 
+def check_start(spec: Spec, places: Places) -> None:
+    """What can be known of a start without its files, which may be still to be made: where the guest would run, QEMU,
+    and the host's network devices.
+
+    Raises Refused, ToolMissing, BadInput.
+    """
+    check_base(places.base)
+    _find_emulator(spec.emulator)
+    _check_interfaces(spec)
+
+
 def check_host(spec: Spec) -> None:
     """Raises BadInput for a file or a network device that is not there, before anything is touched."""
     for option, path in _files(spec):
@@ -206,6 +217,10 @@ def check_host(spec: Spec) -> None:
             ) from None
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
             raise BadInput(option, "%s is neither a file nor a block device" % path, "Name the file itself")
+    _check_interfaces(spec)
+
+
+def _check_interfaces(spec: Spec) -> None:
     for index, network in enumerate(spec.networks):
         if network.mode in ("tap", "bridge"):
             _check_interface("networks[%d].interface" % index, network.interface)

@@ -48,7 +48,8 @@ def places(name: str, run_dir: str | None) -> Places:
         raise BadInput(
             "run_dir", "%r can't be used" % base, "Name a directory by its absolute path, without % and line breaks"
         )
-    base = os.path.normpath(base)
+    if not _leads_nowhere(base):
+        base = os.path.realpath(base)  # one guest has one place, by whatever way it is reached
     folder = os.path.join(base, name)
     found = Places(
         base=base,
@@ -83,15 +84,28 @@ def default_base() -> str:
 
 
 def prepare_base(base: str) -> None:
-    """Make the directory below which guests run, if need be, or make sure that no stranger can put others' files there.
+    """Make the directory below which guests run, if need be. Raises what check_base raises."""
+    check_base(base)
+    os.makedirs(base, 0o700, exist_ok=True)
+    check_base(base)
+
+
+def check_base(base: str) -> None:
+    """Make sure that no stranger can put others' files where guests run, or that such a place can be made.
 
     Raises Refused.
     """
-    if not os.path.lexists(base):
-        os.makedirs(base, 0o700, exist_ok=True)
-    seen = os.stat(base)
+    instead = "Choose another run_dir"
+    if _leads_nowhere(base):
+        raise Refused("use %s" % base, "it is a link that leads nowhere", instead)
+    there = base
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    seen = os.stat(there)
     if not stat.S_ISDIR(seen.st_mode):
-        raise Refused("use %s" % base, "it is no directory", "Choose another run_dir")
+        raise Refused("use %s" % base, "%s is no directory" % there, instead)
+    if there != base:
+        return
     open_to_all = bool(seen.st_mode & stat.S_IWOTH) and not seen.st_mode & stat.S_ISVTX
     if seen.st_uid not in (os.geteuid(), 0) or open_to_all:
         raise Refused(
@@ -99,6 +113,10 @@ def prepare_base(base: str) -> None:
             "others may replace what lies in it (owner %d, mode %04o)" % (seen.st_uid, stat.S_IMODE(seen.st_mode)),
             "Choose a run_dir that belongs to the task's own user",
         )
+
+
+def _leads_nowhere(path: str) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)
 
 
 def prepare_folder(folder: str) -> None:

@@ -315,7 +315,10 @@ def _other_client(monitor: Monitor) -> bool:
 
 
 def _unix_sockets(path: str) -> Sequence[Sequence[str]]:
-    """The rows of /proc/net/unix for a path: address, count, protocol, flags, type, state, inode, path."""
+    """The rows of /proc/net/unix for a path: address, count, protocol, flags, type, state, inode, path.
+
+    The kernel knows a socket by the name that it was bound to, which may be the one without symbolic links.
+    """
     if not has(Capability.PROC):
         return []
     try:
@@ -323,7 +326,8 @@ def _unix_sockets(path: str) -> Sequence[Sequence[str]]:
             rows = [line.rstrip("\n").split(None, 7) for line in file]
     except OSError:
         return []
-    return [row for row in rows if len(row) == 8 and row[7] == path]
+    names = (path, os.path.realpath(path))
+    return [row for row in rows if len(row) == 8 and row[7] in names]
 
 
 def _connect(connection: socket.socket, path: str) -> None:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.converge import Plan
 from .._core.errors import LifecycleError
@@ -21,6 +21,9 @@ from .process import open_files, pidfile_owner
 from .process import stat as process_stat
 from .record import Definition, Phase, Record, awaited, definition, differing, digest, record_of
 from .status import RESUMABLE, Answer, ask, state_of
+
+if TYPE_CHECKING:
+    from .spec import Spec
 
 View = Mapping[str, object]
 
@@ -110,14 +113,25 @@ class Guest:
                 self._check()
                 steps += (Step.WAIT,)
             return Plan(steps, wanted, None if steps else wanted)
-        self._check()
+        return self._plan_another(seen, wanted)
+
+    def _plan_another(self, seen: Seen, wanted: View) -> Plan[Step]:
+        """What is to be done where the declared guest doesn't run. What would fail is told in check mode, too."""
+        spec = self._check()
+        self._drift = []
+        if seen.pid is not None:
+            self._drift = _drift(seen.record.definition if seen.record else {}, self._declared)
+            if not self._may_restart:
+                return Plan((), self.view(seen), wanted)
+        from .launch import check_start
+
+        check_start(spec, self._places)
         if seen.pid is None:
-            self._drift = []
             return Plan((Step.START, Step.WAIT), wanted)
-        self._drift = _drift(seen.record.definition if seen.record else {}, self._declared)
-        if self._may_restart:
-            return Plan((Step.END, Step.START, Step.WAIT), wanted)
-        return Plan((), self.view(seen), wanted)
+        from .up import check_end
+
+        check_end(self._name, seen.status, self._options)
+        return Plan((Step.END, Step.START, Step.WAIT), wanted)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -212,11 +226,13 @@ class Guest:
     def _is_reached(self, record: Record) -> bool:
         return self._awaited is None or record.reached is None or self._awaited in record.reached
 
-    def _check(self) -> None:
+    def _check(self) -> Spec:
         """Find what is wrong with the declaration before anything is touched. Of a guest that runs so nothing is."""
         from .spec import parse_readiness, parse_spec
 
-        parse_readiness(self._options, parse_spec(self._name, self._declared))
+        spec = parse_spec(self._name, self._declared)
+        parse_readiness(self._options, spec)
+        return spec
 
 
 def _drift(running: Definition, declared: Definition) -> list[dict[str, object]]:

@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._core.capabilities import Capability, missing_protections
+from .._core.errors import Refused
 from .._core.wait import Deadline
 from .launch import check_host, check_taken, living_process, start
+from .model import Policy, Rung
 from .places import Places
 from .ready import Ended, Wait, wait_until_ready
 from .record import Awaited, Definition, Phase, Record, awaited, read_record, write_record
@@ -26,6 +28,22 @@ END_SHARE = 0.6
 # What qemu_guest_shutdown calls the choices of qemu_guest_start: what is left as it is can't be shut down.
 _PAUSED = {"leave": "fail", "resume": "resume", "force": "force"}
 PROTECTIONS = (Capability.PIDFD, Capability.PARENT_DEATH_SIGNAL)
+
+
+def check_end(name: str, status: str | None, options: Mapping[str, Any]) -> None:
+    """Raise Refused where the policy forbids to shut down a guest of which QEMU says ``status``, None if nothing."""
+    from .entry import Means, enter
+    from .status import state_of
+
+    if status is None:
+        return
+    reason = enter(state_of(status), Means(True, True, True, False), _policy(options)).refusal
+    if reason:
+        raise Refused("restart the guest %s" % name, reason, "Deal with that, then run the task again")
+
+
+def _policy(options: Mapping[str, Any]) -> Policy:
+    return Policy(max_rung=Rung(options["max_rung"]), paused=_PAUSED[options["paused"]])
 
 
 class Up:
@@ -47,7 +65,7 @@ class Up:
     def end(self) -> None:
         """Shut the running guest down by the ladder, and prove that it is gone."""
         from .._core.converge import converge
-        from .model import Guest, Policy, Rung
+        from .model import Guest
         from .shutdown import Shutdown, Wish
 
         # Before the running one is given up.
@@ -58,7 +76,7 @@ class Up:
         guest = Guest(here.pidfile, here.qmp_socket, agent, name=self._spec.name)
         wish = Wish(
             (guest,),
-            policy=Policy(max_rung=Rung(self._options["max_rung"]), paused=_PAUSED[self._options["paused"]]),
+            policy=_policy(self._options),
             require_graceful=False,
             cleanup=True,
             parallel=0,
