@@ -71,12 +71,15 @@ options:
   checksum:
     description:
       - The checksum of O(source), as V(algorithm:digest), such as C(sha256:9f86d0…). It is compared before anything
-        is written.
+        is written. One that is added to a task whose image is made already is compared once, as long as the source
+        is there.
     type: str
   allow_references:
     description:
       - Whether a source may name other files of the host (a backing file, a data file, extents), whose content then
         comes along. Only for sources whose maker is trusted. Such a source is made into one file that stands alone.
+      - The named file alone tells one state of such a source from another. A change of a file that it names makes no
+        other source of it.
     type: bool
     default: false
   backing_file:
@@ -166,6 +169,7 @@ options:
   repair:
     description:
       - Check an existing image and mend what is wrong, on a copy that replaces the image only when it came out well.
+      - Not for formats V(raw) and V(vpc), which have nothing to check.
       - V(leaks) mends lost space only and refuses an image with corruptions; V(all) tries to mend everything, which
         may lose data.
       - It takes away the marks of an image that QEMU has marked as corrupt, or that was not closed properly (dirty), as

@@ -32,7 +32,7 @@ from .examine import check
 from .extras import Named
 from .glance import stale
 from .keep import declared_shape, kept_shape, remembered
-from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen, SourceIdentity
+from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen
 from .prove import prove, refuse_corrupt, refuse_rounded
 from .refusals import cut_off, not_the_source, refuse_unclosed_source
 from .source import OpenSource, has_content_of, opened
@@ -172,33 +172,28 @@ class Work:
         with ExitStack() as stack:
             content = self._content(stack)
             info = self.seen.info or self.qemu_img.info(self._target)
-            if not has_content_of(self._target, content, info.virtual_size_bytes, self.qemu_img):
+            if not has_content_of(
+                self._target, content, info.virtual_size_bytes, self.desired.least_bytes, self.qemu_img
+            ):
                 raise not_the_source(self.desired, self.seen.record, info)
-            self._identity = self._identity_of(content)
+            self._identity = content.identity
 
     def _content(self, stack: ExitStack) -> OpenSource:
         """The source, opened; a URL is fetched first, and the download disappears with the stack."""
         source = self.desired.source
         if source is None:
             raise LifecycleError("%s has no source." % self.desired.path)
+        path = ""
         if source.is_url:
             path = beside(self.desired.path, "download")
             remove(path)
             stack.callback(remove, path)
             fetch(source, path, self.qemu_img.deadline, self.attempts)
-            source = source._replace(location=path)
-        content = stack.enter_context(opened(source, self.qemu_img))
-        if self.desired.source is source and self.seen.source is not None:
+        content = stack.enter_context(opened(source, self.qemu_img, path))
+        if not source.is_url and self.seen.source is not None:
             content.refuse_if_changed(self.seen.source.identity)  # what was proved and decided upon is this very file
         self._content_seen = content.seen
         return content
-
-    def _identity_of(self, content: OpenSource) -> SourceIdentity:
-        """What the record says of the source: for a URL its own name, not that of the download."""
-        source = self.desired.source
-        if source is not None and source.is_url:
-            return content.identity._replace(location=source.shown)
-        return content.identity
 
     # In place: only what qemu-img can be interrupted in (see plan.py).
 
@@ -305,7 +300,7 @@ class Work:
             prove(node, content, self.desired, self.qemu_img)
             if content is not None:
                 content.refuse_if_changed()
-                self._identity = self._identity_of(content)
+                self._identity = content.identity
             self._publish()
 
     def _is_encrypted(self, steps: Sequence[Step]) -> bool:

@@ -17,7 +17,7 @@ from .._core.names import absolute
 from .._core.units import parse_size
 from .._core.wait import check_timeout
 from .identity import source_is_image
-from .model import Desired, Format, RepairMode, Source, Verify, round_to_sector
+from .model import CHECKED_FORMATS, Desired, Format, RepairMode, Source, Verify, round_to_sector
 
 # Declared by few tasks, and read by modules of their own.
 _RARE = ("backing_format", "options", "encrypt", "snapshots", "bitmaps")
@@ -104,16 +104,22 @@ def _check_compressed(params: Mapping[str, Any], preallocated: bool) -> None:
 
 
 def url_secrets(source: str | None) -> list[str]:
-    """What a URL carries that no result may show: its user's password."""
+    """Texts of a URL that no result may show: its user and password, and what it has after its "?".
+
+    All but the password come with the sign before them: words as short as those of a query are in other texts too.
+    """
     if source is None or not _is_url(source):
         return []
     from urllib.parse import unquote, urlsplit
 
     try:
-        password = urlsplit(source).password
+        user, password = urlsplit(source).username, urlsplit(source).password
     except ValueError:  # no URL after all: `declared` will say so
         return []
-    return [password, unquote(password)] if password else []
+    secrets = [password, unquote(password)] if password else []
+    if user:
+        secrets.append("//%s%s" % (user, "@" if password is None else ":"))
+    return secrets + re.findall(r"[?&;#][^&;#]+", "".join(source.partition("?")[1:]))
 
 
 def _is_url(source: str) -> bool:
@@ -226,6 +232,12 @@ def _check_together(desired: Desired) -> None:
     if desired.source is not None and desired.backing is not None and desired.backing.stored:
         raise BadInput(
             "backing_file", "an image is made from a source or over a backing file", "Leave one of the two out"
+        )
+    if desired.repair is not RepairMode.NONE and desired.format not in CHECKED_FORMATS:
+        raise BadInput(
+            "repair",
+            "nothing can be checked in format %s" % desired.format.value,
+            "Use another format, or leave it out",
         )
     if desired.compress and desired.source is None:
         raise BadInput("compress", "only a conversion writes compressed data", "Add source, or leave compress out")

@@ -179,7 +179,20 @@ def is_made_otherwise(desired: Desired, seen: Seen) -> bool:
 
 def needs_source(desired: Desired, seen: Seen) -> bool:
     """Whether the source has to be read (its header, its checksum, and a comparison where the image exists)."""
-    return desired.present and desired.source is not None and not is_recorded(desired, seen)
+    if not desired.present or desired.source is None:
+        return False
+    return not is_recorded(desired, seen) or is_unproved(desired, seen)
+
+
+def is_unproved(desired: Desired, seen: Seen) -> bool:
+    """Whether the image is recorded as made from this source without the checksum that is declared now, and the source
+    is there to be compared with it.
+    """
+    if desired.source is None or desired.source.checksum is None or seen.source is None:
+        return False
+    if seen.record is None or seen.record.source is None or not is_recorded(desired, seen):
+        return False
+    return not seen.record.source.checksum.startswith(desired.source.checksum[0] + ":")
 
 
 def rebuild_reasons(desired: Desired, seen: Seen, info: ImageInfo) -> list[str]:

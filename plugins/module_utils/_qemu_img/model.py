@@ -99,6 +99,11 @@ class Desired(NamedTuple):
     bitmaps: tuple[Named, ...]
     commit: bool
 
+    @property
+    def least_bytes(self) -> int | None:
+        """How much of its source's beginning the image has to hold; None: all of it."""
+        return self.size_bytes if self.allow_shrink else None
+
 
 class ImageInfo(NamedTuple):
     """What `qemu-img info` says of one file.

@@ -10,7 +10,7 @@ import os
 
 from .._core.errors import CommandFailed, LifecycleError
 from . import record as records
-from .differences import has_unknown_option, is_current_backing, is_locked, needs_source
+from .differences import has_unknown_option, is_current_backing, is_locked, is_recorded, needs_source
 from .examine import (
     backing_seen,
     check,
@@ -134,12 +134,12 @@ class Observer:
                 content.prove(self.qemu_img.deadline)
                 self._proved = content.identity
             seen = seen._replace(source=content.seen)
-            if seen.info is not None and self._is_comparable(seen.info):
+            if seen.info is not None and not is_recorded(self._desired, seen) and self._is_comparable(seen.info):
                 status = os.stat(self._desired.path)
                 key = (content.identity, status.st_ino, status.st_mtime_ns, status.st_size)
                 if key not in self._same:
                     self._same[key] = has_content_of(
-                        self.node(seen), content, seen.info.virtual_size_bytes, self.qemu_img
+                        self.node(seen), content, seen.info.virtual_size_bytes, self._desired.least_bytes, self.qemu_img
                     )
                 seen = seen._replace(same_content=self._same[key])
         return seen

@@ -24,6 +24,7 @@ SWITCH_OPTIONS = (
     "nocow",
     "block_state_zero",
     "zeroed_grain",
+    "compat6",
 )
 # What has an option of its own here must not come in by the back door.
 OWN_OPTIONS = {

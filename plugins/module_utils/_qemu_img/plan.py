@@ -18,6 +18,7 @@ from .differences import (
     is_rebased,
     is_recorded,
     is_resized,
+    is_unproved,
     needs_repair,
     rebuild_reasons,
     unlike,
@@ -137,6 +138,8 @@ def _existing(desired: Desired, seen: Seen) -> list[Step]:
         seeding = _seed_or_adopt(desired, seen, info)
         if isinstance(seeding[0], Seed):
             return [*seeding, *_inner(desired, (), ())]
+    elif is_unproved(desired, seen):
+        seeding = [Adopt(compared=True)]  # with the checksum, which was compared when the source was looked at
     rebuild = _rebuild(desired, seen, info)
     if rebuild is not None:
         return [*seeding, rebuild, *_inner(desired, info.snapshots, info.bitmaps)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from .._core.errors import BadInput
 from .._core.wait import check_timeout
 from .model import Format
 from .options import declared_options
@@ -32,6 +33,10 @@ class Request(NamedTuple):
 def declared_request(params: Mapping[str, Any]) -> Request:
     """What an info task wants to know. Raises BadInput."""
     check_timeout(params["timeout"])
+    if params["measure_options"] and not params["measure"]:
+        raise BadInput(
+            "measure_options", "they are for measure, which isn't asked for", "Add measure, or leave them out"
+        )
     return Request(
         paths=tuple(params["path"]),
         format=Format(params["format"]) if params["format"] else None,

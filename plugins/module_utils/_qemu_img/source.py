@@ -54,7 +54,7 @@ class OpenSource:
         while piece:
             digest.update(piece)
             offset += len(piece)
-            deadline.check("the checksum of %s" % self._source.location)
+            deadline.check("the checksum of %s" % self._source.shown)
             check_reader()
             piece = os.pread(self._descriptor, HASH_BLOCK_BYTES, offset)
         refuse_other_checksum(self._source, algorithm, digest.hexdigest())
@@ -65,29 +65,30 @@ class OpenSource:
         """
         if identity_of(self._source, os.fstat(self._descriptor)) != (since or self.identity):
             raise Refused(
-                "use %s" % self._source.location,
+                "use %s" % self._source.shown,
                 "it was written to while it was read",
                 "Wait until whoever writes it has ended, then run the task again",
             )
 
 
 @contextmanager
-def opened(source: Source, qemu_img: QemuImg) -> Iterator[OpenSource]:
-    """Open a local source.
+def opened(source: Source, qemu_img: QemuImg, fetched: str = "") -> Iterator[OpenSource]:
+    """Open a local source, or the file ``fetched`` into which a URL was downloaded.
 
     Raises BadInput or Refused for what must not be read. Its checksum is proved by :meth:`OpenSource.prove`.
     """
-    if source.is_url:
-        raise LifecycleError("%s has not been fetched yet." % source.location)
-    descriptor = os.open(source.location, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if source.is_url and not fetched:
+        raise LifecycleError("%s has not been fetched yet." % source.shown)
+    path = fetched or source.location
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         header = inspect(descriptor)
-        node = _fit_node(source, descriptor, header)
-        usage.refuse_written(source.location, "read %s" % source.location)
+        node = _fit_node(source, path, descriptor, header)
+        usage.refuse_written(path, "read %s" % source.shown)
         info = qemu_img.info(node)
         if info.encrypted:
             raise BadInput(
-                "source", "%s is encrypted, and its passphrase isn't known here" % source.location, "Decrypt it first"
+                "source", "%s is encrypted, and its passphrase isn't known here" % source.shown, "Decrypt it first"
             )
         yield OpenSource(source, descriptor, node, info, shown_format(header))
     finally:
@@ -99,11 +100,11 @@ def shown_format(header: Header) -> Format | None:
     return None if header.unfit else header.format or Format.RAW
 
 
-def _fit_node(source: Source, descriptor: int, header: Header) -> Node:
+def _fit_node(source: Source, path: str, descriptor: int, header: Header) -> Node:
     if header.unfit and source.format is not Format.RAW:
         raise BadInput(
             "source",
-            "%s is %s" % (source.location, header.unfit),
+            "%s is %s" % (source.shown, header.unfit),
             "Unpack or convert it first; if it really is a raw disk, say source_format: raw",
         )
     image_format = source.format or header.format or Format.RAW
@@ -111,19 +112,19 @@ def _fit_node(source: Source, descriptor: int, header: Header) -> Node:
         raise BadInput(
             "source_format",
             "%s isn't %s; it looks like %s"
-            % (source.location, image_format.value, header.format.value if header.format else "raw"),
+            % (source.shown, image_format.value, header.format.value if header.format else "raw"),
             "Correct it, or leave it out",
         )
     if image_format is Format.RAW or not header.references:
-        return Node(source.location, image_format, descriptor, alone=True)
+        return Node(path, image_format, descriptor, alone=True)
     if not source.allow_references:
         raise Refused(
-            "read %s" % source.location,
+            "read %s" % source.shown,
             "it names other files of this host, whose content would come along: %s" % ", ".join(header.references),
             "If you trust whoever made it, use allow_references: true",
             references=list(header.references),
         )
-    return Node(source.location, image_format)
+    return Node(path, image_format)
 
 
 def refuse_other_checksum(source: Source, algorithm: str, actual: str) -> None:
@@ -136,13 +137,18 @@ def refuse_other_checksum(source: Source, algorithm: str, actual: str) -> None:
         )
 
 
-def has_content_of(target: Node, source: OpenSource, target_size_bytes: int, qemu_img: QemuImg) -> bool:
-    """Whether the target shows the source's content, perhaps followed by zeros."""
+def has_content_of(
+    target: Node, source: OpenSource, target_size_bytes: int, least_bytes: int | None, qemu_img: QemuImg
+) -> bool:
+    """Whether the target shows the source's content, perhaps followed by zeros; a target of ``least_bytes`` may show
+    its beginning only (see `Desired.least_bytes`).
+    """
+    node = source.node
     if target_size_bytes < source.virtual_size_bytes:
-        return False
-    words = ["compare", "-U", *pair(source.node, target)]
+        if least_bytes is None or target_size_bytes < least_bytes:
+            return False
+        node = node._replace(size_bytes=target_size_bytes)
+    words = ["compare", "-U", *pair(node, target)]
     # Not strict: another size passes (we looked at it above), and so does other allocation.
-    done = qemu_img.run(
-        words, "comparing %s with %s" % (target.path, source.node.path), [source.node, target], ok=(0, 1)
-    )
+    done = qemu_img.run(words, "comparing %s with %s" % (target.path, node.path), [node, target], ok=(0, 1))
     return done.rc == 0

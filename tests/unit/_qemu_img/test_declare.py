@@ -133,7 +133,7 @@ def test_the_utmost_values_of_options(tmp_path, params):
 def test_a_url_may_be_written_in_capitals():
     source = declare(source="HTTPS://u:pass@host/A", checksum=SHA).source
     assert (source.is_url, source.shown) == (True, "https://host/A")
-    assert url_secrets("HTTPS://u:pass@host/A") == ["pass"] * 2
+    assert url_secrets("HTTPS://u:pass@host/A") == ["pass", "pass", "//u:"]
 
 
 def test_a_file_whose_name_looks_like_a_url():
@@ -315,15 +315,17 @@ def test_what_is_shown_of_a_url_holds_no_secret():
 @pytest.mark.parametrize(
     ("given", "hidden"),
     [
-        ("https://me:w%40rd@host/a.img", ["w%40rd", "w@rd"]),
-        ("https://me@host/a.img", []),
+        ("https://me:w%40rd@host/a.img", ["w%40rd", "w@rd", "//me:"]),
+        ("https://me@host/a.img", ["//me@"]),
+        ("https://host/a.img?v=1&sig=a%2Fb#c", ["?v=1", "&sig=a%2Fb", "#c"]),
+        ("https://host/a.img?", []),
         ("https://host/a.img", []),
         ("http://[broken/a.img", []),
         ("/images/me:word@host", []),
         (None, []),
     ],
 )
-def test_the_password_in_a_url_is_known_as_a_secret(given, hidden):
+def test_what_a_url_holds_of_secrets_is_known(given, hidden):
     assert url_secrets(given) == hidden
 
 

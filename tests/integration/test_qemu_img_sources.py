@@ -1,0 +1,163 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sources over time: touched, given a checksum afterwards, cut short, and named by a URL that holds secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.images import MIB, holds, make, qemu_io
+from tests.testbed.modules import Result, run_module
+from tests.testbed.web_server import Temper, WebServer
+
+NOBODY_LISTENS = "http://127.0.0.1:9"
+
+
+def run(path: Path, check: bool = False, **options: Any) -> Result:
+    return run_module("qemu_img", {"path": str(path), **options}, check=check)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return make(tmp_path / "seed.raw", "raw", 4 * MIB, "write -P 7 0 64k", "write -P 8 3M 64k")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    return tmp_path / "disk.qcow2"
+
+
+def digest(path: Path) -> str:
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def touch(path: Path) -> None:
+    later = path.stat().st_mtime + 10
+    os.utime(path, (later, later))
+
+
+# Cut short
+
+
+def test_an_image_with_the_beginning_of_a_touched_source_is_adopted(disk: Path, source: Path) -> None:
+    declared = {"source": str(source), "size": "2M", "allow_shrink": True}
+    assert run(disk, **declared).changed
+    touch(source)
+    for check in (True, False):
+        again = run(disk, check=check, **declared)
+        assert not again.failed, again.json
+    assert run(disk, **declared).json["commands"] == []
+    holds(disk, "7 0 64k", "0 64k 1984k")
+
+
+def test_a_beginning_that_differs_is_refused(disk: Path, source: Path) -> None:
+    declared = {"source": str(source), "size": "2M", "allow_shrink": True}
+    assert run(disk, **declared).changed
+    qemu_io(disk, "write -P 9 1M 64k")
+    touch(source)
+    again = run(disk, **declared)
+    assert again.failed, again.json
+    assert "has another content" in again.msg
+
+
+@pytest.mark.parametrize("declared", [{}, {"size": "2M"}, {"size": "3M", "allow_shrink": True}], ids=str)
+def test_an_image_that_is_shorter_than_it_may_be_is_no_copy(disk: Path, source: Path, declared: dict[str, Any]) -> None:
+    assert run(disk, source=str(source), size="2M", allow_shrink=True).changed
+    touch(source)
+    again = run(disk, source=str(source), **declared)
+    assert again.failed, again.json
+    assert "has another content" in again.msg
+
+
+# A checksum that comes later
+
+
+def test_a_checksum_that_comes_later_is_compared_once(disk: Path, source: Path) -> None:
+    assert run(disk, source=str(source)).changed
+    qemu_io(disk, "write -P 9 0 64k")
+    for check in (True, False):
+        told = run(disk, check=check, source=str(source), checksum=digest(source))
+        assert not told.failed, told.json
+        assert not told.changed
+    known = run(disk, source=str(source), checksum=digest(source))
+    assert (known.changed, known.json["commands"]) == (False, [])
+    holds(disk, "9 0 64k")
+    wrong = run(disk, source=str(source), checksum="sha256:" + "0" * 64)
+    assert wrong.failed, wrong.json
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_wrong_checksum_that_comes_later_is_told(disk: Path, source: Path, check: bool) -> None:
+    assert run(disk, source=str(source)).changed
+    before = disk.read_bytes()
+    wrong = run(disk, check=check, source=str(source), checksum="sha256:" + "0" * 64)
+    assert wrong.failed, wrong.json
+    assert "%s has sha256:" % source in wrong.msg
+    assert disk.read_bytes() == before
+
+
+def test_a_source_that_is_gone_has_no_checksum_to_compare(disk: Path, source: Path) -> None:
+    assert run(disk, source=str(source)).changed
+    source.unlink()
+    gone = run(disk, source=str(source), checksum="sha256:" + "0" * 64)
+    assert not gone.failed, gone.json
+    assert not gone.changed
+
+
+# URLs
+
+
+@pytest.mark.parametrize(
+    "query", ["token=SECRET", "v=1&X-Signature=SECRET%2Fa&short=ab", "SECRET", "a=b;sig=SECRET#SECRET"]
+)
+def test_no_result_shows_what_a_url_holds(disk: Path, query: str) -> None:
+    url = NOBODY_LISTENS.replace("//", "//alice:WORD@") + "/alice/image.qcow2?" + query
+    result = run(disk, source=url, checksum="sha256:" + "0" * 64, timeout=2)
+    assert result.failed, result.json
+    text = json.dumps(result.json)
+    assert "invocation" in text
+    for secret in ("SECRET", "WORD", "alice:", "short=", "X-Signature"):
+        assert secret not in text
+    assert "/alice/image.qcow2" in result.msg  # which is no secret, though it holds the same word
+
+
+def test_a_download_of_another_format_is_told_by_its_url(disk: Path, source: Path) -> None:
+    with WebServer(source.read_bytes(), Temper.GOOD).running() as server:
+        result = run(disk, source=server.url, checksum=digest(source), source_format="vmdk")
+    assert result.failed, result.json
+    assert "%s isn't vmdk; it looks like raw" % server.url in result.msg
+    assert "vmops-download" not in result.msg
+
+
+# What has nothing to work on
+
+
+@pytest.mark.parametrize("image_format", ["raw", "vpc"])
+@pytest.mark.parametrize("repair", ["leaks", "all"])
+def test_a_format_without_checks_has_no_repair(disk: Path, image_format: str, repair: str) -> None:
+    result = run(disk, format=image_format, size="1M", repair=repair)
+    assert result.failed, result.json
+    assert "nothing can be checked in format %s" % image_format in result.msg
+    assert not disk.exists()
+
+
+def test_options_of_a_measurement_need_one(disk: Path) -> None:
+    make(disk, "qcow2", MIB)
+    result = run_module("qemu_img_info", {"path": [str(disk)], "measure_options": {"cluster_size": "128K"}})
+    assert result.failed, result.json
+    assert "they are for measure" in result.msg
+
+
+def test_a_switch_of_vmdk_may_be_spelt_as_in_yaml(tmp_path: Path) -> None:
+    declared = {"format": "vmdk", "size": "1M", "options": {"compat6": True}}
+    assert run(tmp_path / "disk.vmdk", **declared).changed
+    again = run(tmp_path / "disk.vmdk", **{**declared, "options": {"compat6": "on"}})
+    assert not again.failed, again.json
+    assert not again.changed
