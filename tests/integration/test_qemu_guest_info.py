@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import STATES
 from tests.testbed.boot_guest import BootGuest, Qmp, until
 from tests.testbed.modules import run_module
 from tests.testbed.playbooks import run_tasks
@@ -89,6 +90,18 @@ def test_each_state_is_told(boot, happens, state):
     assert seen["state"] == state
     assert seen["leftovers"] == ([str(guest.pidfile), str(guest.qmp_socket)] if state == "stale" else [])
     assert guest.pidfile.exists() is (state != "absent")
+
+
+def test_every_status_that_qemu_knows_has_a_meaning(boot):
+    guest = boot()
+    with Qmp(guest.qmp_socket) as monitor:
+        kinds = monitor.execute("query-qmp-schema")
+    command = next(kind for kind in kinds if kind["name"] == "query-status")
+    answer = next(kind for kind in kinds if kind["name"] == command["ret-type"])
+    word = next(member["type"] for member in answer["members"] if member["name"] == "status")
+    known = next(kind for kind in kinds if kind["name"] == word)["values"]
+    assert "finish-migrate" in known
+    assert set(known) <= set(STATES)
 
 
 def test_a_busy_monitor_and_a_process_without_one(boot):

@@ -345,6 +345,45 @@ def test_files_of_a_killed_guest_are_stale_and_cleaned_once(boot):
     assert not shutdown(guest).changed
 
 
+def test_what_a_guest_leaves_that_is_terminated_too_young_is_cleaned(tmp_path):
+    """QEMU heeds SIGTERM only some milliseconds after it wrote its pidfile; before, the signal just kills it."""
+    pidfile, monitor = tmp_path / "qemu.pid", tmp_path / "qmp.sock"
+    words = ["-machine", "pc,accel=tcg", "-display", "none", "-nodefaults", "-S", "-pidfile", str(pidfile)]
+    words += ["-qmp", "unix:%s,server=on,wait=off" % monitor]
+    with subprocess.Popen([boot_guest.EMULATOR, *words], stderr=subprocess.DEVNULL) as young:
+        while not pidfile.exists():
+            assert young.poll() is None
+        young.terminate()
+    assert pidfile.exists(), "it was too old"
+    left = [str(path) for path in (pidfile, monitor) if path.exists()]
+    options = {"pidfile": str(pidfile), "qmp_socket": str(monitor)}
+    result = run_module("qemu_guest_shutdown", options)
+    assert (result.changed, result.json["guest"]["state_before"]) == (True, "stale")
+    assert result.json["guest"]["cleaned"] == left
+    assert os.listdir(tmp_path) == []
+    assert not run_module("qemu_guest_shutdown", options).changed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a pid namespace")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [(["pidfile"], "another pid namespace"), (["qmp_socket"], "that this task can't see")],
+    ids=["pidfile", "qmp_socket"],
+)
+def test_a_guest_outside_of_our_pid_namespace_is_unproven(boot, tmp_path, given, words):
+    guest = boot()
+    inside = tmp_path / "python-inside"
+    inside.write_text('#!/bin/sh\nexec unshare --pid --fork --mount-proc -- %s "$@"\n' % sys.executable)
+    inside.chmod(0o700)
+    options = {option: guest.options[option] for option in given}
+    result = run_module("qemu_guest_shutdown", {**options, "max_rung": "kill"}, python=str(inside))
+    assert result.failed
+    assert result.json["guest"]["state"] == "unproven"
+    assert words in result.msg
+    assert guest.alive()
+    assert guest.said() == "BR"
+
+
 def test_a_stranger_with_the_same_number_lives(boot):
     guest = boot()
     guest.signal(signal.SIGKILL)

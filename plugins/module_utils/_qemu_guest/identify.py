@@ -139,13 +139,17 @@ def _settle(identity: Identity) -> bool:
         if not evidence:
             _nobody(identity, pidfile)
             return True
+        if evidence[0].pid == 0:  # the number in it counts in that namespace, and means nothing here
+            _unproven(
+                identity,
+                "the owner of pidfile %s lives in another pid namespace: run the task in that one, or on the host "
+                "itself" % guest.pidfile,
+            )
+            return True
         if pidfile is not None and pidfile.pid is not None:
             evidence.append(Evidence("the number in pidfile %s" % guest.pidfile, pidfile.pid))
         if len({item.pid for item in evidence}) > 1:
             _mismatch(identity, "; ".join("%s says %d" % item for item in evidence))
-            return True
-        if evidence[0].pid == 0:
-            _unproven(identity, "the owner of its pidfile lives in another pid namespace")
             return True
         return _hold(identity, pidfile, evidence[0].pid)
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.entry import Means, enter
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Act, Policy, Rung, State
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import STATES, Act, Policy, Rung, State
 
 ALL = Means(agent=True, monitor=True, signals=True, stopped=False)
 NO_AGENT = ALL._replace(agent=False)
@@ -48,6 +48,54 @@ def test_where_a_guest_begins(state, means, policy, rungs):
     entry = enter(state, means, policy)
     assert not entry.refusal
     assert " ".join(rung.value for rung in entry.rungs) == rungs
+
+
+RUNNING, LEFT_ALONE, ENDED = "agent acpi quit", "", "quit"
+STATUSES = [
+    ("running", RUNNING, RUNNING),
+    ("suspended", RUNNING, RUNNING),
+    ("paused", LEFT_ALONE, ENDED),
+    ("debug", LEFT_ALONE, ENDED),
+    ("inmigrate", LEFT_ALONE, ENDED),
+    ("finish-migrate", LEFT_ALONE, ENDED),
+    ("postmigrate", LEFT_ALONE, ENDED),
+    ("save-vm", LEFT_ALONE, ENDED),
+    ("restore-vm", LEFT_ALONE, ENDED),
+    ("colo", LEFT_ALONE, ENDED),
+    ("prelaunch", ENDED, ENDED),
+    ("preconfig", ENDED, ENDED),
+    ("shutdown", ENDED, ENDED),
+    ("internal-error", ENDED, ENDED),
+    ("io-error", ENDED, ENDED),
+    ("guest-panicked", ENDED, ENDED),
+    ("watchdog", ENDED, ENDED),
+]
+
+
+@pytest.mark.parametrize(("status", "by_default", "forced"), STATUSES, ids=[row[0] for row in STATUSES])
+def test_what_each_of_qemus_statuses_allows(status, by_default, forced):
+    for policy, rungs in ((QUIT, by_default), (Policy(paused="force"), forced)):
+        entry = enter(STATES[status], ALL, policy)
+        assert " ".join(rung.value for rung in entry.rungs) == rungs
+        assert bool(entry.refusal) is (rungs == LEFT_ALONE)
+
+
+def test_every_status_has_a_row():
+    assert {row[0] for row in STATUSES} == set(STATES)
+
+
+@pytest.mark.parametrize(
+    ("state", "means", "highest", "beyond"),
+    [
+        (State.RUNNING, ALL, Rung.ACPI, "quit terminate kill"),
+        (State.MONITOR_BUSY, NO_MONITOR, Rung.QUIT, "terminate kill"),
+        (State.RUNNING, ALL._replace(signals=False), Rung.QUIT, ""),
+        (State.SHUTDOWN, ALL, Rung.ACPI, "terminate kill"),
+    ],
+)
+def test_what_max_rung_forbids_is_known(state, means, highest, beyond):
+    entry = enter(state, means, Policy(max_rung=highest))
+    assert " ".join(rung.value for rung in entry.beyond) == beyond
 
 
 JOB = ("copy", "backup", False)

@@ -126,6 +126,28 @@ def test_a_guest_that_obeys():
     )
 
 
+@pytest.mark.parametrize("reason", ["guest-panic", "guest-reset"])
+def test_an_end_of_the_guests_own_doing_that_is_no_shutdown_is_not_graceful(reason):
+    ladder, _acts = play(begin(Rung.ACPI, Rung.QUIT), BEGIN, (0.1, On.SHUTDOWN, reason), (0.3, On.ENDED, ""))
+    assert ladder.outcome is not None
+    assert (ladder.outcome.method, ladder.outcome.graceful, ladder.outcome.reason) == (Rung.ACPI, False, reason)
+
+
+def test_a_reset_that_leaves_qemu_alive_is_answered_by_quit():
+    """-no-reboot together with -no-shutdown."""
+    _ladder, acts = play(begin(Rung.ACPI), BEGIN, (0.1, On.SHUTDOWN, "guest-reset"), (0.1, On.STOPPED, ""))
+    assert acts[2] == [Act.QUIT]
+
+
+@pytest.mark.parametrize(("lost", "hint"), [(False, "quit"), (True, "terminate")])
+def test_the_hint_leaves_out_what_needs_a_lost_monitor(lost, hint):
+    entry = Entry(rungs=(Rung.ACPI,), beyond=(Rung.QUIT, Rung.TERMINATE, Rung.KILL))
+    ladder = Ladder(entry, "default", "wait", began=0.0, ends=100.0)
+    ladder, _acts = play(ladder, BEGIN, *([(0.1, On.MONITOR_LOST, "")] if lost else []), (100.0, On.TIMER, ""))
+    assert ladder.outcome is not None
+    assert ladder.outcome.problem.endswith("max_rung: %s" % hint)
+
+
 def test_shutdown_is_not_exit():
     """The guest is off and QEMU hangs: the rungs below still come, and the result is no graceful one."""
     ladder, _acts = play(begin(Rung.ACPI, Rung.QUIT, Rung.KILL), BEGIN, (0.1, On.SHUTDOWN, "guest-shutdown"))
