@@ -64,3 +64,14 @@ def test_a_number_that_keeps_changing_hands_proves_nothing(
     identity = identify(Guest(pidfile=str(tmp_path / "pid")))
     assert (identity.state, identity.process) == (State.UNPROVEN, None)
     assert "changes faster than it can be looked at" in identity.problem
+
+
+def test_a_lock_that_is_gone_once_the_process_is_held_proves_nothing(
+    tmp_path: Path, pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pid").write_text("%d\n" % pid)
+    owners = itertools.chain([pid], itertools.repeat(None))
+    monkeypatch.setattr(process, "lock_owner", lambda _descriptor: next(owners))
+    identity = identify(Guest(pidfile=str(tmp_path / "pid")))
+    assert (identity.state, identity.process) == (State.UNPROVEN, None)
+    assert "isn't locked" in identity.problem

@@ -71,6 +71,35 @@ def test_a_process_lives_as_long_as_any_of_its_threads():
         assert not process.lives(running.pid)
 
 
+def test_a_process_that_has_ended_shares_nothing(child):
+    assert process.shares_root(child.pid)
+    child.kill()
+    child.wait()
+    assert not process.shares_root(child.pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its root")
+def test_a_path_means_something_else_below_another_root(tmp_path):
+    code = "import os, sys, time; os.chroot(sys.argv[1]); print('there', flush=True); time.sleep(300)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as caged:
+        assert caged.stdout is not None
+        caged.stdout.readline()
+        assert not process.shares_root(caged.pid)
+        caged.kill()
+
+
+def test_a_twin_outlives_the_one_it_was_made_of(child):
+    held = process.hold(child.pid)
+    assert held is not None
+    twin = held.twin()
+    held.close()
+    assert twin.alive()
+    child.kill()
+    child.wait()
+    assert not twin.alive()
+    twin.close()
+
+
 @pytest.mark.parametrize("hidden", ["", "pidfd"])
 def test_a_process_that_nobody_collected_has_ended(child, monkeypatch, hidden):
     monkeypatch.setenv("VMOPS_HIDE_CAPABILITIES", hidden)
