@@ -221,8 +221,13 @@ options:
   restart:
     description:
       - Whether a running guest that is declared differently is shut down and started anew.
-      - Before, QEMU builds the declared machine once, without its memory, disks, networks and O(extra_args). What it
-        doesn't take then fails the task, and the guest runs on as it was.
+      - Before that, the declaration is tried as far as this takes nothing from the running guest. What fails then
+        fails the task, and the guest runs on as it was. Tried are, by QEMU itself, the machine, its processor,
+        O(firmware), a O(kernel) with its O(initrd), the disks (opened to look, without locks) and what O(display)
+        says; and whether ports of the host that the running guest doesn't have can be had.
+      - Not tried are whether the host has the memory, whether disks may be written and locked, a tap or bridge beyond
+        its being there, the address of a display, O(firmware_vars), O(seed) beyond its being there, O(extra_args),
+        and with these the machine's own options. If one of these fails, the old guest has been shut down.
     type: str
     choices: [never, if_needed]
     default: never

@@ -350,6 +350,9 @@ def test_a_restart_is_not_begun_with_a_missing_disk(bench: Bench) -> None:
         ({"machine": "nonsense"}, "unsupported machine type"),
         ({"machine": "pc,nonsense=on"}, "nonsense"),
         ({"cpus": 4000}, "4000"),
+        ({"display": "nonsense"}, "nonsense"),
+        ({"display": "vnc=127.0.0.1:1,nonsense=on"}, "nonsense"),
+        ({"kernel": __file__}, "invalid kernel header"),
     ],
     ids=str,
 )
@@ -365,6 +368,50 @@ def test_a_restart_is_not_begun_with_what_qemu_does_not_take(
     assert "left running as it was" in result.msg
     assert running(bench.folder) == [first.json["guest"]["pid"]]
     assert not bench.start().changed
+
+
+def test_a_restart_is_not_begun_with_a_disk_of_another_format(bench: Bench) -> None:
+    """The running guest has it locked, which keeps nobody from looking at it."""
+    pid = bench.start().json["guest"]["pid"]
+    result = bench.start(disks=[{"path": str(bench.disk), "format": "qcow2"}], restart="if_needed")
+    assert result.json["error"]["kind"] == "declaration_not_taken"
+    assert "Image is not in qcow2 format" in result.msg
+    assert running(bench.folder) == [pid]
+
+
+@pytest.mark.parametrize(("protocol", "kind"), [("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)])
+def test_a_restart_is_not_begun_with_a_port_that_another_program_has(bench: Bench, protocol: str, kind: int) -> None:
+    pid = bench.start().json["guest"]["pid"]
+    with socket.socket(socket.AF_INET, kind) as other:
+        other.bind(("127.0.0.1", 0))
+        if protocol == "tcp":
+            other.listen()
+        forward = {"protocol": protocol, "host_port": other.getsockname()[1], "guest_port": 22}
+        result = bench.start(networks=[{"forwards": [forward]}], restart="if_needed")
+    assert result.failed
+    assert result.json["error"]["option"] == "networks[0].forwards[0].host_port"
+    assert "in use" in result.msg
+    assert running(bench.folder) == [pid]
+
+
+def test_a_restart_may_use_what_the_old_guest_had(bench: Bench) -> None:
+    """Its port, its display's socket, its memory, its disk: no trial takes them from it either."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    display = bench.folder / "display"
+    given = {
+        "networks": [{"forwards": [{"host_port": port, "guest_port": 22}]}],
+        "display": f"vnc=unix:{display}",
+        "restart": "if_needed",
+    }
+    first = bench.start(**given)
+    inode = display.stat().st_ino
+    assert bench.start(**given, cpu="nonsense").json["error"]["kind"] == "declaration_not_taken"
+    assert bench.start(**given, kernel=__file__).json["error"]["kind"] == "declaration_not_taken"
+    assert display.stat().st_ino == inode
+    assert running(bench.folder) == [first.json["guest"]["pid"]]
+    result = bench.start(**given, cpus=2)
+    assert result.changed, result.msg
 
 
 def test_a_restart_that_fails_after_the_old_guest_ended_says_so(bench: Bench) -> None:

@@ -151,3 +151,10 @@ def test_kernel_and_its_words(bench: Bench) -> None:
     start(bench, "foo=a,b bar='c d'")
     words = arguments(bench.pid())
     assert words[words.index("-append") + 1] == "console=ttyS0 quiet foo=a,b bar='c d'"
+
+
+def test_a_restart_with_a_kernel_that_boots(bench: Bench) -> None:
+    start(bench)
+    result = run_module("qemu_guest_start", options(bench, cpus=2, restart="if_needed", max_rung="quit", timeout=120))
+    assert result.changed, result.msg
+    assert running(bench.folder) == [bench.pid()]

@@ -53,20 +53,38 @@ def argv(spec: Spec, emulator: str, places: Places, accel: str) -> tuple[str, ..
 
 
 def trial_argv(spec: Spec, emulator: str, accel: str) -> tuple[str, ...]:
-    """The words with which QEMU builds the declared machine and leaves again without running it.
+    """The words with which QEMU reads the declaration, opens the disks only to look, and leaves again.
 
-    Of what a running guest may hold (memory, disks, networks, sockets) it has nothing. The machine's own options may
-    lead to what extra_args define, so with those only its type is tried.
+    Of what a running guest may hold (memory, locks on its disks, networks, sockets, a display's port) it takes nothing.
     """
-    machine = spec.machine.partition(",")[0] if spec.extra_args else spec.machine
     return (
-        emulator,
-        *("-no-user-config", "-nodefaults", "-S"),
-        *("-machine", machine, "-accel", accel, "-cpu", _cpu(spec, accel), "-smp", str(spec.cpus)),
-        *tuple(_firmware(spec))[:2],  # the code; the variables are the running guest's
-        *("-display", "none", "-vga", "none"),
-        *("-dump-vmstate", os.devnull),  # makes it leave, once the machine is built
+        *_trial_machine(spec, emulator, accel),
+        *(word for index, disk in enumerate(spec.disks) for word in ("-blockdev", _only_looked_at(index, disk))),
+        *("-display", spec.display, "-vga", "none"),
+        *("-dump-vmstate", os.devnull),  # makes it leave before it builds the machine and opens the display
     )
+
+
+def kernel_trial_argv(spec: Spec, emulator: str, accel: str, monitor: int) -> tuple[str, ...]:
+    """The words with which QEMU builds the machine with its memory, loads the kernel, and doesn't run it.
+
+    ``monitor``: a connected socket, over which it is told to leave.
+    """
+    return (
+        *_trial_machine(spec, emulator, accel),
+        *("-m", "%dB" % spec.memory_bytes),
+        *_kernel(spec),
+        *("-display", "none", "-vga", "none"),
+        *("-chardev", "socket,id=monitor,fd=%d" % monitor, "-mon", "chardev=monitor,mode=readline"),
+    )
+
+
+def _trial_machine(spec: Spec, emulator: str, accel: str) -> Iterator[str]:
+    """The machine's own options may lead to what extra_args define, so with those only its type is tried."""
+    yield from (emulator, "-no-user-config", "-nodefaults", "-S")
+    yield from ("-machine", spec.machine.partition(",")[0] if spec.extra_args else spec.machine)
+    yield from ("-accel", accel, "-cpu", _cpu(spec, accel), "-smp", str(spec.cpus))
+    yield from tuple(_firmware(spec))[:2]  # the code; the variables are the running guest's
 
 
 def escaped(text: str) -> str:
@@ -122,6 +140,13 @@ def _blockdev(node: str, disk: Disk) -> str:
     shared = {"read-only": disk.readonly, "discard": disk.discard, "cache": {"direct": direct, "no-flush": no_flush}}
     file = dict(shared, driver="host_device" if disk.is_device else "file", filename=disk.path)
     return json.dumps(dict(shared, driver=disk.format, file=file, **{"node-name": node}))
+
+
+def _only_looked_at(index: int, disk: Disk) -> str:
+    """Without any lock, also of what the image refers to."""
+    file = {"driver": "host_device" if disk.is_device else "file", "filename": disk.path, "read-only": True}
+    node = {"driver": disk.format, "node-name": "disk%d" % index, "read-only": True, "force-share": True, "file": file}
+    return json.dumps(node)
 
 
 def _on_bus(device: str, spec: Spec) -> str:

@@ -20,7 +20,7 @@ from .._core.errors import BadInput, CommandFailed, LifecycleError, Refused, Tim
 from .._core.files import remove
 from .._core.wait import Deadline, ready
 from .accel import choose
-from .argv import argv, trial_argv
+from .argv import argv
 from .places import Places, check_base, prepare_folder
 from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
 from .ready import qemu_said
@@ -30,7 +30,6 @@ from .underway import claim
 
 PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architecture"
 KILL_S = 5.0
-TRIAL_S = 10.0  # it takes 0.1 to 0.2 s
 _ADVICE = (
     (
         r"Could not set up host forwarding rule '(\w+:[\d.]*:\d+)",
@@ -48,6 +47,10 @@ _ADVICE = (
     (
         r"cannot set up guest memory|Cannot allocate memory",
         "The host can't give that much memory: lower memory, or end something else.",
+    ),
+    (
+        r"invalid kernel header",
+        "The kernel is none that this machine boots: name a kernel's own image, such as vmlinuz.",
     ),
     (r"[Uu]nsupported machine type", "QEMU lists what it has by -machine help."),
     (r"unable to find CPU model", "QEMU lists what it has by -cpu help."),
@@ -75,21 +78,6 @@ class StartFailed(LifecycleError):
         )
 
 
-class NotTaken(LifecycleError):
-    """QEMU doesn't take a new declaration, and the guest runs on with the old one. Next step: read its words."""
-
-    kind = "declaration_not_taken"
-
-    def __init__(self, name: str, said: str, command: tuple[str, ...], rc: int) -> None:
-        super().__init__(
-            "QEMU doesn't take the new declaration of the guest %s: %s. %s The guest was left running as it was."
-            % (name, said.rstrip(".") or "it said nothing and left with %d" % rc, advice(said)),
-            said=said,
-            argv=list(command),
-            rc=rc,
-        )
-
-
 class Started(NamedTuple):
     """A start that came to pass."""
 
@@ -105,12 +93,11 @@ def start(spec: Spec, declared: Definition, places: Places, deadline: Deadline) 
     Raises BadInput, Refused, ToolMissing, StartFailed, TimedOut.
     """
     check_host(spec)
-    emulator = _find_emulator(spec.emulator)
+    emulator = find_emulator(spec.emulator)
     prepare_folder(places.folder)
     check_nobody(spec.name, places)
     accelerator = choose(spec.accel, emulator, places.base, deadline)
-    spec = spec._replace(disks=tuple(disk._replace(is_device=_is_device(disk.path)) for disk in spec.disks))
-    command = argv(spec, emulator, places, accelerator.name)
+    command = argv(with_devices(spec), emulator, places, accelerator.name)
     record = Record(Phase.STARTING, 0, declared, accelerator.name, command)
     claimed = claim(spec.name, places, deadline)
     try:
@@ -122,29 +109,12 @@ def start(spec: Spec, declared: Definition, places: Places, deadline: Deadline) 
     return Started(record, accelerator.advice)
 
 
-def check_taken(spec: Spec, places: Places, deadline: Deadline) -> None:
-    """Let QEMU build the declared machine once, without its disks and networks, and leave.
-
-    Raises NotTaken. A QEMU that takes too long for an answer has not refused.
-    """
-    emulator = _find_emulator(spec.emulator)
-    command = trial_argv(spec, emulator, choose(spec.accel, emulator, places.base, deadline).name)
-    try:
-        run(command, "trying the new declaration of %s" % spec.name, deadline.within(TRIAL_S))
-    except CommandFailed as failed:
-        raise NotTaken(
-            spec.name, _plain(str(failed.facts["stderr"])).strip(), command, int(str(failed.facts["rc"]))
-        ) from None
-    except TimedOut:
-        deadline.check("trying the new declaration of %s" % spec.name)
-
-
 def _run(name: str, record: Record, places: Places, claimed: int, deadline: Deadline) -> None:
     """From QEMU's first process to the end of that process: then its daemon is through, or there is none."""
     try:
         run(record.argv, "starting the guest %s" % name, deadline, pass_fds=(claimed,))
     except CommandFailed as failed:
-        said = (qemu_said(places) + "\n" + _plain(str(failed.facts["stderr"]))).strip()
+        said = (qemu_said(places) + "\n" + plain(str(failed.facts["stderr"]))).strip()
         error = StartFailed(name, said, record.argv, int(str(failed.facts["rc"])))
         _forget(places, error)
         raise error from None
@@ -185,7 +155,8 @@ def advice(said: str) -> str:
     return "Correct the option that it names."
 
 
-def _find_emulator(declared: str) -> str:
+def find_emulator(declared: str) -> str:
+    """Its path. Raises ToolMissing."""
     if not os.path.isabs(declared):
         return find_tool(declared, PACKAGE)
     if not os.access(declared, os.X_OK):
@@ -200,7 +171,7 @@ def check_start(spec: Spec, places: Places) -> None:
     Raises Refused, ToolMissing, BadInput.
     """
     check_base(places.base)
-    _find_emulator(spec.emulator)
+    find_emulator(spec.emulator)
     _check_interfaces(spec)
 
 
@@ -267,6 +238,11 @@ def _files(spec: Spec) -> Iterator[tuple[str, str]]:
             yield option, path
 
 
+def with_devices(spec: Spec) -> Spec:
+    """With what the host knows of the disks. They must be there."""
+    return spec._replace(disks=tuple(disk._replace(is_device=_is_device(disk.path)) for disk in spec.disks))
+
+
 def _is_device(path: str) -> bool:
     return stat.S_ISBLK(os.stat(path).st_mode)
 
@@ -301,5 +277,6 @@ def _end(places: Places, error: LifecycleError) -> None:
         process.close()
 
 
-def _plain(stderr: str) -> str:
+def plain(stderr: str) -> str:
+    """QEMU's own words, without its name before each line."""
     return "\n".join(re.sub(r"^qemu[\w-]*: ", "", line) for line in stderr.splitlines())

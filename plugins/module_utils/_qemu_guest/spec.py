@@ -43,6 +43,7 @@ _IDE_PLACES = {"q35": 6, "pc": 4}
 # QEMU is managed through these; a second one would cut us off from the guest.
 _OURS = ("-daemonize", "-pidfile", "-D")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_VNC_ADDRESS = re.compile(r"(none|unix:[^,].*|(\[[^]]*\]|[^:,\[]*):\d+)(,|\Z)")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 
 
@@ -162,7 +163,7 @@ def parse_spec(name: str, declared: Definition) -> Spec:
         initrd=_path("initrd", declared.get("initrd")),
         append=_plain("append", declared.get("append", "")),
         agent=declared["agent"],
-        display=_plain("display", declared["display"]),
+        display=_display(declared["display"]),
         extra_args=_extra_args(declared.get("extra_args", ())),
     )
     _check_together(spec)
@@ -385,6 +386,17 @@ def _path(option: str, path: str | None) -> str:
             "Write it from the root on, such as /var/lib/vmops/%s" % path.lstrip("./"),
         )
     return path
+
+
+def _display(text: str) -> str:
+    """QEMU itself looks at a VNC address only when it opens it."""
+    _plain("display", text)
+    kind, _equals, address = text.partition("=")
+    if kind == "vnc" and not _VNC_ADDRESS.match(address):
+        raise BadInput(
+            "display", "%r is no VNC address" % address, "Write host:number, such as 127.0.0.1:1, or unix:path"
+        )
+    return text
 
 
 def _extra_args(words: Sequence[str]) -> tuple[str, ...]:

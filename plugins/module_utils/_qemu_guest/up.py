@@ -16,11 +16,12 @@ from typing import Any
 from .._core.capabilities import Capability, missing_protections
 from .._core.errors import Refused
 from .._core.wait import Deadline
-from .launch import check_host, check_taken, living_process, start
+from .launch import living_process, start
 from .model import Policy, Rung
 from .places import Places
+from .process import pidfile_owner
 from .ready import Ended, Wait, wait_until_ready
-from .record import Awaited, Definition, Phase, Record, awaited, read_record, write_record
+from .record import Awaited, Definition, Phase, Record, awaited, read_record, record_of, write_record
 from .spec import parse_readiness, parse_spec
 
 # Of the time that is left, what shutting the old guest down may take: the new one needs some as well.
@@ -67,11 +68,12 @@ class Up:
         from .._core.converge import converge
         from .model import Guest
         from .shutdown import Shutdown, Wish
+        from .trial import check_taken
 
-        # Before the running one is given up.
-        check_host(self._spec)
-        check_taken(self._spec, self._places, self._deadline)
         here = self._places
+        pid = pidfile_owner(here.pidfile)
+        record = record_of(here.record, pid) if pid is not None else None
+        check_taken(self._spec, record.definition if record else None, here, self._deadline)
         agent = here.agent_socket if os.path.exists(here.agent_socket) else None
         guest = Guest(here.pidfile, here.qmp_socket, agent, name=self._spec.name)
         wish = Wish(

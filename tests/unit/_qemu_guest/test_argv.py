@@ -252,6 +252,7 @@ def test_extra_words_come_last():
         ({"disks": [DISK, {**DISK, "path": "/d/../d/a.qcow2"}]}, "disks[1].path"),
         ({"disks": [{**DISK, "path": "/s"}], "seed": "/s"}, "seed"),
         ({"disks": [DISK], "firmware": "/f", "firmware_vars": "/d/a.qcow2"}, "firmware_vars"),
+        *(({"display": text}, "display") for text in ("vnc", "vnc=", "vnc=bad:bad:bad", "vnc=h:", "vnc=unix:", "a\nb")),
         ({"extra_args": ["-daemonize"]}, "extra_args"),
         ({"extra_args": ["--pidfile", "/x"]}, "extra_args"),
     ],
@@ -266,6 +267,13 @@ def test_what_is_refused(changes, option):
 def test_what_an_option_declares_is_no_further_word(word, declares):
     with pytest.raises(BadInput, match=f"{word} says what {declares} declares"):
         spec(extra_args=[word, "1"])
+
+
+@pytest.mark.parametrize(
+    "address", ["none", ":0", "127.0.0.1:1,to=9", "[::1]:2", "host:3,password=on", "unix:/a b,x=y"]
+)
+def test_addresses_of_a_display(address):
+    assert after("-display", words(display="vnc=" + address)) == ["vnc=" + address]
 
 
 @pytest.mark.parametrize("option", ["-machine", "-M", "--machine"])
