@@ -59,7 +59,11 @@ def _make_source() -> None:
     mkfs = shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if mkfs is None:
         raise Failure("mkfs.ext4 is missing: apt-get install e2fsprogs")
-    subprocess.run([mkfs, "-q", "-d", str(content), str(_SOURCE), "64M"], check=True)
+    done = subprocess.run(
+        [mkfs, "-q", "-d", str(content), str(_SOURCE), "64M"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise Failure("mkfs.ext4 could not make the demo's image: " + done.stderr.strip())
 
 
 def _free_port() -> int:
