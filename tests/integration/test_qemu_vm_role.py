@@ -344,14 +344,23 @@ def test_secrets_of_the_seed_are_not_shown(fleet: Fleet) -> None:
     assert "geheim-123" not in play.text + json.dumps(play.tasks)
 
 
-def test_the_playbooks_are_found_by_name(fleet: Fleet) -> None:
-    program = str(Path(sys.executable).parent / "ansible-playbook")
+@pytest.mark.parametrize("way", ["the collection's name", "a project's playbook"])
+def test_the_playbooks_are_found_by_name(fleet: Fleet, way: str) -> None:
+    fleet.declare("a", vm_platform="abacus")
+    fleet.play("provision", "--syntax-check")  # writes the inventory
     for name in ("provision", "teardown"):
+        by_file = str(ROOT / "docs" / "awx" / f"{name}.yml")
+        playbook = by_file if way == "a project's playbook" else f"vmops.lifecycle.{name}"
         done = subprocess.run(
-            [program, f"vmops.lifecycle.{name}", "--syntax-check", "-i", "localhost,"],
+            [
+                str(Path(sys.executable).parent / "ansible-playbook"),
+                playbook,
+                "-i",
+                str(fleet.folder / "inventory.json"),
+            ],
             env=ansible_environment(),
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        assert "set vm_platform to qemu" in done.stdout, done.stderr
