@@ -57,6 +57,8 @@ options:
     description:
       - An image file on the managed host, or an http or https URL, that gives a new image its content. A URL needs
         O(checksum). What a URL has after its C(?), and its user and password, are kept out of results and records.
+      - An encrypted source is refused. Decrypt it first, with C(qemu-img convert --object secret,id=key,file=KEYFILE
+        --image-opts driver=qcow2,encrypt.key-secret=key,file.filename=IMAGE -O raw NEW).
       - The source only seeds. An image recorded as made from this source is left alone, whatever has been written to
         it since.
       - An image without such a record, or with one that names another source or other arguments, is compared with the
@@ -153,16 +155,20 @@ options:
       - Whether an image whose content is not the source's is made anew from O(source), which throws away what was
         written to it. An image that is recorded as made with another O(compress) or other O(options), which it doesn't
         show, is made anew as well.
-      - Without O(source), whether an image is converted into itself where its format or options can't be changed
-        otherwise.
+      - Whether an image that is recorded as made from O(source), or whose task declares none, is converted into itself,
+        its content being kept, where its format, its options or its encryption can't be changed otherwise.
       - An image in use is never touched, with or without it.
     type: bool
     default: false
   verify:
     description:
-      - How a new, converted or repaired image is proved before it takes its place.
-      - V(check) looks for faults in its structure (formats V(raw) and V(vpc) have nothing to check).
-      - V(compare) also compares its content with the source's.
+      - How a new, converted or repaired image is proved before it takes its place, and what it is made from before it
+        is used.
+      - V(check) looks for faults in the structure of both (formats V(raw) and V(vpc) have nothing to check), for
+        O(commit) in that of the overlay and of its backing file. An image with corruptions is refused.
+      - V(compare) also compares the new image's content with that of O(source), or of the image whose place it takes,
+        and for O(commit) the backing file's with the overlay's. What O(repair) mends is not compared, nor is what is
+        changed in place (O(size) and O(options) of most images).
     type: str
     choices: [none, check, compare]
     default: check
@@ -224,6 +230,10 @@ options:
     description:
       - Write an overlay's own data into its backing file, after which the overlay is empty. Other overlays of that
         backing file become unusable.
+      - What an encrypted overlay holds is not encrypted any more in its backing file.
+      - Another O(backing_file) than the current one is refused, as is O(source). Commit first, and rebase in a task of
+        its own.
+      - With O(repair) the overlay is repaired before.
     type: bool
     default: false
   timeout:
@@ -412,7 +422,8 @@ commands:
   elements: list
   sample: [[/usr/bin/qemu-img, resize, -q, -f, qcow2, /var/lib/vms/web/root.qcow2, "21474836480"]]
 bytes:
-  description: Bytes on disk of the new image, 0 when none was made.
+  description: Bytes on disk of the new image, 0 when none was made. After a commit they are the emptied overlay's,
+    not what was written to its backing file.
   returned: always
   type: int
   sample: 2147680256

@@ -222,6 +222,31 @@ SCENARIOS = (
         _DISK,
         in_place=True,
     ),
+    Scenario(
+        "amend-refcount-bits",
+        _filled("disk.qcow2", "qcow2", 2 * MIB, "-o", "cluster_size=4096"),
+        {"path": "disk.qcow2", "options": {"refcount_bits": 64}},
+        _DISK,
+        in_place=True,
+    ),
+    Scenario(
+        "amend-refcount-bits-with-snapshot",
+        _both(_QCOW2, _snapshot("disk.qcow2", "old")),
+        {"path": "disk.qcow2", "options": {"refcount_bits": 8}},
+        _DISK,
+        in_place=True,
+    ),
+    Scenario(
+        "amend-compat",
+        _both(
+            _filled("disk.qcow2", "qcow2", 2 * MIB, "-o", "lazy_refcounts=on"),
+            # Zeros without room of their own: an old image has to write them.
+            lambda folder: tool("qemu-io", "-f", "qcow2", "-c", "write -z 1536k 128k", folder / "disk.qcow2") and None,
+        ),
+        {"path": "disk.qcow2", "options": {"compat": "0.10"}},
+        _DISK,
+        in_place=True,
+    ),
     Scenario("snapshot-create", _QCOW2, {"path": "disk.qcow2", "snapshots": [{"name": "new"}]}, _DISK),
     Scenario(
         "snapshot-delete",

@@ -33,7 +33,7 @@ from .extras import Named
 from .glance import stale
 from .keep import declared_shape, kept_shape, remembered
 from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen
-from .prove import prove, refuse_corrupt, refuse_rounded
+from .prove import Original, prove, prove_committed, refuse_corrupt, refuse_rounded
 from .refusals import cut_off, not_the_source, refuse_unclosed_source
 from .source import OpenSource, has_content_of, opened
 from .steps import (
@@ -89,10 +89,10 @@ class Work:
 
     def carry_out(self, steps: Sequence[Step]) -> None:
         """All steps, in order. When one fails the target is what it was, or what a completed step made of it."""
-        self._steps = steps
         started = time.monotonic()
         try:
-            self._carry_out(steps)
+            for part in _parts(steps):
+                self._carry_out(part)
         except OSError as error:
             free = self._builder.free_bytes
             needed = self._builder.needed_bytes if error.errno == errno.ENOSPC else None
@@ -105,6 +105,7 @@ class Work:
             self.elapsed_s = time.monotonic() - started
 
     def _carry_out(self, steps: Sequence[Step]) -> None:
+        self._steps = steps
         rest = [step for step in steps if not self._did_alone(step)]
         if any(isinstance(step, WHOLE) for step in rest):
             self._replace(rest)
@@ -277,27 +278,24 @@ class Work:
             stack.enter_context(self._held("replace"))
             node = self._new_file(stack, self._new, self.desired.format, self._is_encrypted(steps))
             content: OpenSource | None = None
-            if any(isinstance(step, (Rebuild, Copy)) for step in steps) and not any(
-                isinstance(step, Repair) for step in steps
-            ):
+            original: Original | None = None
+            if self.seen.info is not None and _keeps_content(steps):
                 refuse_corrupt(self._target, self.desired.path, self.desired.verify, self.qemu_img)
+                original = Original(self._target, self.seen.info.virtual_size_bytes, self.desired.path)
             for step in steps:
                 if isinstance(step, Seed):
                     content = self._content(stack)
                     refuse_unclosed_source(self.desired, content.seen)
-                    refuse_corrupt(
-                        content.node,
-                        self.desired.source.shown if self.desired.source else "",
-                        self.desired.verify,
-                        self.qemu_img,
-                    )
+                    name = self.desired.source.shown if self.desired.source else ""
+                    refuse_corrupt(content.node, name, self.desired.verify, self.qemu_img)
+                    original = Original(content.node, content.virtual_size_bytes, name)
                     self._seed(content, node, step.size_bytes)
                 elif isinstance(step, WHOLE):
                     self._build(step, node)
                 else:
                     self._modify(step, node)
             refuse_rounded(node, self.desired, self.qemu_img)
-            prove(node, content, self.desired, self.qemu_img)
+            prove(node, original, self.desired, self.qemu_img)
             if content is not None:
                 content.refuse_if_changed()
                 self._identity = content.identity
@@ -373,14 +371,20 @@ class Work:
         with ExitStack() as stack:
             waiting_for = "another task that works on %s" % base
             stack.enter_context(exclusive(beside(base, "lock"), self.qemu_img.deadline, waiting_for))
+            below = Node(base, step.backing.format)
+            for node in (self._target, below):
+                refuse_corrupt(node, node.path, self.desired.verify, self.qemu_img)
+            above = self._target._replace(backing=(base, step.backing.format))
+            overlay = Original(above, info.virtual_size_bytes, self.desired.path)
             if step.in_place:
                 descriptor = os.open(base, os.O_RDWR | os.O_CLOEXEC)
                 stack.callback(os.close, descriptor)
-                self._builder.refuse_commit_without_room(self._target, Node(base, step.backing.format))
-                self._commit_into(base, step.backing.format)
+                self._builder.refuse_commit_without_room(self._target, below)
+                self._commit_into(below)
                 os.fsync(descriptor)
+                prove_committed(below, base, overlay, self.desired.verify, self.qemu_img)
             else:
-                self._commit_into_copy(stack, base, step.backing.format)
+                self._commit_into_copy(stack, below, overlay)
             self._builder.begin(self.desired.path)
             stack.enter_context(self._held("empty"))
             now = os.stat(self.desired.path)
@@ -392,20 +396,20 @@ class Work:
                 )
             self._empty_overlay(stack, info)
 
-    def _commit_into(self, base: str, base_format: Format) -> None:
+    def _commit_into(self, below: Node) -> None:
         """`commit -d` leaves the overlay as it is. The backing file is named by us, not by the overlay's header."""
-        node = self._target._replace(backing=(base, base_format))
-        self._builder.run(
-            ["commit", "-q", "-d", *node.arguments()], "committing %s into %s" % (self.desired.path, base), node
-        )
+        node = self._target._replace(backing=(below.path, below.format))
+        doing = "committing %s into %s" % (self.desired.path, below.path)
+        self._builder.run(["commit", "-q", "-d", *node.arguments()], doing, node)
 
-    def _commit_into_copy(self, stack: ExitStack, base: str, base_format: Format) -> None:
+    def _commit_into_copy(self, stack: ExitStack, below: Node, overlay: Original) -> None:
+        base = below.path
         stack.enter_context(self._held("replace", base))
-        node = self._new_file(stack, beside(base, "new"), base_format, False)
-        added = self._builder.added_by_commit(self._target, Node(base, base_format), copied=True)
+        node = self._new_file(stack, beside(base, "new"), below.format, False)
+        added = self._builder.added_by_commit(self._target, below, copied=True)
         self._builder.copy(base, node.path, added)
-        self._commit_into(node.path, base_format)
-        prove(node, None, self.desired, self.qemu_img)
+        self._commit_into(node)
+        prove_committed(node, base, overlay, self.desired.verify, self.qemu_img)
         inherit(base, node.path)
         record = records.read(base)
         if record is not None:
@@ -419,6 +423,20 @@ class Work:
         backing = ["-b", str(info.backing_file), "-F", info.backing_format or Format.RAW.value]
         self._builder.create(node, info.virtual_size_bytes, options, backing)
         self._publish()
+
+
+def _parts(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
+    """What comes before a commit (the overlay's repair) is complete before its data goes down."""
+    commits = [at for at, step in enumerate(steps) if isinstance(step, CommitDown)]
+    start = commits[0] if commits else 0
+    yield steps[:start]
+    yield steps[start:]
+
+
+def _keeps_content(steps: Sequence[Step]) -> bool:
+    """Whether the new image shows what the old one did; what a repair makes of it nobody knows."""
+    made_of_itself = any(isinstance(step, (Rebuild, Copy)) for step in steps)
+    return made_of_itself and not any(isinstance(step, Repair) for step in steps)
 
 
 def _umask() -> int:

@@ -239,6 +239,10 @@ def _check_together(desired: Desired) -> None:
             "nothing can be checked in format %s" % desired.format.value,
             "Use another format, or leave it out",
         )
+    if desired.commit and (desired.source is not None or (desired.backing is not None and not desired.backing.stored)):
+        raise BadInput(
+            "commit", "only an overlay has data to commit, and it is declared to be none", "Commit in a task of its own"
+        )
     if desired.compress and desired.source is None:
         raise BadInput("compress", "only a conversion writes compressed data", "Add source, or leave compress out")
     if desired.compress and desired.format not in _COMPRESSIBLE:

@@ -55,6 +55,8 @@ def declared_backing(params: Mapping[str, Any], path: str) -> Backing | None:
         return None
     image_format = Format(params["backing_format"]) if params["backing_format"] else None
     if given == "":
+        if image_format is not None:
+            raise BadInput("backing_format", "it describes a backing file, and there is to be none", "Leave it out")
         return Backing("", "", None)
     given = os.path.expanduser(given)
     whole = absolute(given, os.path.dirname(path))

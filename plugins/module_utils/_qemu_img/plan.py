@@ -106,6 +106,12 @@ def _new(desired: Desired, seen: Seen) -> list[Step]:
             "size", "%s is not there, and a new image needs a size" % desired.path, "Add size, source or backing_file"
         )
     else:
+        if desired.commit:
+            raise BadInput(
+                "commit",
+                "%s is not there, and has nothing to commit" % desired.path,
+                "Add backing_file, or leave it out",
+            )
         first = Create(desired.size_bytes)
     return [first, *_inner(desired, (), ())]
 
@@ -142,11 +148,14 @@ def _existing(desired: Desired, seen: Seen) -> list[Step]:
         seeding = [Adopt(compared=True)]  # with the checksum, which was compared when the source was looked at
     rebuild = _rebuild(desired, seen, info)
     if rebuild is not None:
-        return [*seeding, rebuild, *_inner(desired, info.snapshots, info.bitmaps)]
-    changes = [*_repair(desired, seen), *_changes(desired, seen, info)]
+        return [*seeding, rebuild, *_rebase(desired, seen), *_inner(desired, info.snapshots, info.bitmaps)]
+    repair, commit = _repair(desired, seen), _commit(desired, seen, info)
+    if repair and commit:  # what is damaged must not go down
+        commit, repair = [Copy(), *repair, *commit], []
+    changes = [*repair, *_changes(desired, seen, info)]
     if not all(_is_safe_in_place(change, info) for change in changes):
         changes.insert(0, Copy())
-    return [*_commit(desired, seen, info), *changes, *seeding]
+    return [*commit, *changes, *seeding]
 
 
 def _is_safe_in_place(change: Step, info: ImageInfo) -> bool:
@@ -177,8 +186,16 @@ def _repair(desired: Desired, seen: Seen) -> list[Step]:
 
 
 def _commit(desired: Desired, seen: Seen, info: ImageInfo) -> list[Step]:
-    """An overlay's data goes down first: all that follows concerns the overlay alone."""
-    if not desired.commit or seen.commit_to is None:
+    """An overlay's data goes down before its changes: they concern the overlay alone."""
+    if not desired.commit:
+        return []
+    if is_rebased(desired, seen):  # else the next run would commit the backing files' differences as well
+        raise Refused(
+            "commit %s" % desired.path,
+            "it lies over %s, and backing_file names another" % (info.backing_file or "no other image"),
+            "Commit it first, and give it the other backing file in a task of its own",
+        )
+    if seen.commit_to is None:
         return []
     losses = [name for name, lost in (("snapshots", info.snapshots), ("bitmaps", info.bitmaps)) if lost]
     if info.encrypted and desired.encryption is None:
@@ -258,9 +275,7 @@ def _rebuild(desired: Desired, seen: Seen, info: ImageInfo) -> Rebuild | None:
 
 def _changes(desired: Desired, seen: Seen, info: ImageInfo) -> list[Step]:
     """Changes of one existing image that keep its format, in the order in which they fit."""
-    steps: list[Step] = []
-    if desired.backing is not None and is_rebased(desired, seen):
-        steps.append(Rebase(desired.backing, seen.backing.format if seen.backing else None))
+    steps = _rebase(desired, seen)
     size = desired.size_bytes
     if size is not None and is_resized(desired, info):
         refuse_shrink(desired, info, size)
@@ -271,6 +286,12 @@ def _changes(desired: Desired, seen: Seen, info: ImageInfo) -> list[Step]:
     if options:
         steps.append(Amend(tuple(sorted(options.items()))))
     return steps + _inner(desired, info.snapshots, info.bitmaps)
+
+
+def _rebase(desired: Desired, seen: Seen) -> list[Step]:
+    if desired.backing is None or not is_rebased(desired, seen):
+        return []
+    return [Rebase(desired.backing, seen.backing.format if seen.backing else None)]
 
 
 def _inner(desired: Desired, snapshots: tuple[str, ...], bitmaps: tuple[str, ...]) -> list[Step]:

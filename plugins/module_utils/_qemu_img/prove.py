@@ -6,11 +6,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .._core.errors import LifecycleError, Refused
 from .examine import check
 from .model import Desired, Format, Verify
-from .source import OpenSource
 from .tool import Node, QemuImg, pair
+
+
+class Original(NamedTuple):
+    """The image whose content another shall have, and its name for messages."""
+
+    node: Node
+    virtual_size_bytes: int
+    name: str
 
 
 def refuse_corrupt(node: Node, name: str, verify: Verify, qemu_img: QemuImg) -> None:
@@ -20,7 +29,8 @@ def refuse_corrupt(node: Node, name: str, verify: Verify, qemu_img: QemuImg) -> 
         raise Refused(
             "use %s" % name,
             "a check finds %d corruptions in it, so part of its content may be lost" % faults.corruptions,
-            "Restore it from where it came; repair: all mends what can be mended of an image",
+            "Restore it from where it came; repair: all mends what can be mended of an image, verify: none uses it as "
+            "it is",
         )
 
 
@@ -38,8 +48,8 @@ def refuse_rounded(node: Node, desired: Desired, qemu_img: QemuImg) -> None:
         )
 
 
-def prove(node: Node, content: OpenSource | None, desired: Desired, qemu_img: QemuImg) -> None:
-    """The new image before anybody can see it: consistent, and on demand equal to its source."""
+def prove(node: Node, original: Original | None, desired: Desired, qemu_img: QemuImg) -> None:
+    """The new image before anybody can see it: consistent, and on demand equal to what it was made from."""
     if desired.verify is Verify.NONE:
         return
     faults = check(node, qemu_img)
@@ -49,17 +59,43 @@ def prove(node: Node, content: OpenSource | None, desired: Desired, qemu_img: Qe
             "them before, repair it (repair: all); else look at the host's disk and memory."
             % (desired.path, faults.corruptions)
         )
-    if desired.verify is Verify.COMPARE and content is not None:
-        _prove_equal(node, content, desired, qemu_img)
-
-
-def _prove_equal(node: Node, content: OpenSource, desired: Desired, qemu_img: QemuImg) -> None:
+    if desired.verify is not Verify.COMPARE or original is None:
+        return
     size = qemu_img.info(node).virtual_size_bytes
-    source = content.node._replace(size_bytes=size) if size < content.virtual_size_bytes else content.node
-    words = ["compare", *pair(source, node)]
-    done = qemu_img.run(words, "comparing the new image with %s" % source.path, [source, node], ok=(0, 1))
-    if done.rc:
+    first = original.node._replace(size_bytes=size) if size < original.virtual_size_bytes else original.node
+    difference = _difference(first, node, qemu_img)
+    if difference:
         raise LifecycleError(
-            "The new image for %s differs from its source, so it wasn't used and all is as it was: %s"
-            % (desired.path, done.stdout.strip())
+            "The new image for %s differs from %s, so it wasn't used and all is as it was: %s"
+            % (desired.path, original.name, difference)
         )
+
+
+def prove_committed(base: Node, name: str, overlay: Original, verify: Verify, qemu_img: QemuImg) -> None:
+    """The backing file ``name``, or the copy ``base`` of it, before the overlay is emptied."""
+    faults = None if verify is Verify.NONE else check(base, qemu_img)
+    if faults is not None and faults.corruptions:
+        raise _not_committed(name, overlay, "it has %d corruptions" % faults.corruptions)
+    if verify is not Verify.COMPARE:
+        return
+    # A longer backing file goes on behind what the overlay shows of it.
+    below = base
+    if overlay.virtual_size_bytes < qemu_img.info(base).virtual_size_bytes:
+        below = base._replace(size_bytes=overlay.virtual_size_bytes)
+    difference = _difference(overlay.node, below, qemu_img)
+    if difference:
+        raise _not_committed(name, overlay, difference)
+
+
+def _not_committed(name: str, overlay: Original, why: str) -> LifecycleError:
+    return LifecycleError(
+        "The commit of %s into %s went wrong: %s. Nothing is lost, as %s was not emptied. Look at the host's disk and "
+        "memory." % (overlay.name, name, why, overlay.name)
+    )
+
+
+def _difference(first: Node, second: Node, qemu_img: QemuImg) -> str:
+    """What qemu-img says of two images that show different content; empty for equal ones."""
+    doing = "comparing %s with %s" % (second.path, first.path)
+    done = qemu_img.run(["compare", *pair(first, second)], doing, [first, second], ok=(0, 1))
+    return done.stdout.strip() if done.rc else ""

@@ -20,6 +20,10 @@ from .model import Format, ImageInfo, Source, SourceIdentity, SourceSeen
 from .tool import Node, QemuImg, pair
 
 HASH_BLOCK_BYTES = 1024 * 1024
+DECRYPT = (
+    "qemu-img convert --object secret,id=key,file=KEYFILE "
+    "--image-opts driver=qcow2,encrypt.key-secret=key,file.filename=IMAGE -O raw NEW"
+)
 
 
 class OpenSource:
@@ -88,7 +92,9 @@ def opened(source: Source, qemu_img: QemuImg, fetched: str = "") -> Iterator[Ope
         info = qemu_img.info(node)
         if info.encrypted:
             raise BadInput(
-                "source", "%s is encrypted, and its passphrase isn't known here" % source.shown, "Decrypt it first"
+                "source",
+                "%s is encrypted, and its passphrase isn't known here" % source.shown,
+                "Decrypt it first: %s" % DECRYPT,
             )
         yield OpenSource(source, descriptor, node, info, shown_format(header))
     finally:

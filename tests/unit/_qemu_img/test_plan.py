@@ -922,3 +922,31 @@ def test_a_commit_does_not_follow_a_backing_file_to_its_data_file():
     below = found.BackingSeen(QCOW2, GIB, True, ("/etc/shadow",))
     with pytest.raises(Refused, match="its backing file keeps its data in other files: /etc/shadow"):
         plan(desired(commit=True), existing(info=OVERLAY, commit_to=below))
+
+
+def test_a_commit_and_another_backing_file_are_two_tasks():
+    seen = existing(info=OVERLAY, backing=BELOW, backing_is_current=False)
+    for commit_to in (None, BELOW):
+        with pytest.raises(Refused, match="it lies over base, and backing_file names another"):
+            plan(desired(commit=True, backing=OVER_BASE), seen._replace(commit_to=commit_to))
+
+
+def test_a_new_image_that_stands_alone_has_nothing_to_commit():
+    with pytest.raises(BadInput, match=r"commit: .* is not there, and has nothing to commit"):
+        plan(desired(commit=True, size_bytes=GIB), ABSENT)
+    over = ABSENT._replace(backing=BELOW, backing_is_current=False)
+    assert planned(desired(commit=True, backing=OVER_BASE), over) == [steps.Create(GIB)]
+
+
+def test_an_overlay_is_repaired_before_its_data_goes_down():
+    seen = existing(info=OVERLAY, commit_to=BELOW, check=found.CheckResult(1, 0))
+    repaired = [steps.Copy(), steps.Repair(m.RepairMode.ALL), steps.CommitDown(BELOW, True)]
+    assert planned(desired(commit=True, repair=m.RepairMode.ALL), seen) == repaired
+    grown = planned(desired(commit=True, repair=m.RepairMode.ALL, size_bytes=2 * GIB), seen)
+    assert grown == [*repaired, steps.Resize(2 * GIB, False)]
+
+
+def test_an_image_is_converted_and_laid_over_another_at_once():
+    wanted = desired(force=True, options={"cluster_size": "4096"}, backing=OVER_BASE)
+    seen = existing(backing=BELOW, backing_is_current=False)
+    assert planned(wanted, seen) == [steps.Rebuild(GIB, False), steps.Rebase(OVER_BASE, QCOW2)]
