@@ -298,8 +298,11 @@ def test_a_guest_is_the_same_by_whatever_way_its_directory_is_reached(bench: Ben
     for way in ways:
         assert "it may be running already" in bench.start(run_dir=way, disks=[], ready="none").msg
         down = run_module("qemu_guest_shutdown", {"qmp_socket": way + "/g/qmp.sock"})
-        assert "still listens" in down.msg
+        assert "only terminate or kill would end it" in down.msg
+        assert down.json["guest"]["pid"] == pid
     assert running(bench.folder) == [pid]
+    assert run_module("qemu_guest_shutdown", {"qmp_socket": ways[1] + "/g/qmp.sock", "max_rung": "terminate"}).changed
+    assert running(bench.folder) == []
 
 
 def test_check_mode_of_a_running_guest_is_unchanged(bench: Bench) -> None:
