@@ -748,8 +748,10 @@ def test_qemus_own_refusal(bench: Bench) -> None:
 def test_a_qemu_that_hangs_before_its_guest_runs_is_ended(bench: Bench) -> None:
     """It waits for somebody to connect to a socket, which nobody does."""
     path = bench.folder / "nobody.sock"
-    result = bench.start(extra_args=["-chardev", f"socket,id=x,server=on,wait=on,path={path}"], timeout=3)
+    waiting = f"socket,id=x,server=on,wait=on,path={path}"
+    result = bench.start(extra_args=["-chardev", waiting], timeout=3)
     assert result.failed
+    assert f"QEMU waits for somebody to connect to {waiting}: give that wait=off" in result.msg
     assert result.json["error"]["kind"] == "timed_out"
     assert running(bench.folder) == []
     assert {entry.name for entry in bench.place("").iterdir()} <= {"console.log", "qemu.log"}

@@ -30,6 +30,8 @@ from .underway import claim
 
 PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architecture"
 KILL_S = 5.0
+# A listening socket, by default one for whose first client QEMU's start waits.
+_WAITS = re.compile(r"^(?!.*(,wait=off|,nowait)(,|\Z)).*,server(=on)?(,|\Z)")
 _ADVICE = (
     (
         r"Could not set up host forwarding rule '(\w+:[\d.]*:\d+)",
@@ -119,6 +121,9 @@ def _run(name: str, record: Record, places: Places, claimed: int, deadline: Dead
         _forget(places, error)
         raise error from None
     except TimedOut as error:
+        waiting = [word for word in record.argv if _WAITS.search(word)]
+        if waiting:
+            error.message += " QEMU waits for somebody to connect to %s: give that wait=off." % " and ".join(waiting)
         _end(places, error)
         _forget(places, error)
         raise
