@@ -175,7 +175,7 @@ options:
   repair:
     description:
       - Check an existing image and mend what is wrong, on a copy that replaces the image only when it came out well.
-      - Not for formats V(raw) and V(vpc), which have nothing to check.
+      - Formats V(raw) and V(vpc) have nothing to check, so images of these are left as they are.
       - V(leaks) mends lost space only and refuses an image with corruptions; V(all) tries to mend everything, which
         may lose data.
       - It takes away the marks of an image that QEMU has marked as corrupt, or that was not closed properly (dirty), as
@@ -268,6 +268,8 @@ notes:
   - Snapshots, bitmaps, rebases, repairs and a shrink of qcow2 are made on a copy that replaces the image, as
     C(qemu-img) itself has moments in them in which the image is torn. Where the file system shares data between files
     (XFS, Btrfs) the copy takes no time and no room, elsewhere it takes both.
+  - An image that is replaced keeps its owner, group, mode and labels, so that only root and its owner can replace it.
+    Where it has other names (hard links), those keep the image as it was, and a warning tells it.
 seealso:
   - module: vmops.lifecycle.qemu_img_info
   - module: vmops.lifecycle.qemu_guest_shutdown

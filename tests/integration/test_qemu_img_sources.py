@@ -139,15 +139,6 @@ def test_a_download_of_another_format_is_told_by_its_url(disk: Path, source: Pat
 # What has nothing to work on
 
 
-@pytest.mark.parametrize("image_format", ["raw", "vpc"])
-@pytest.mark.parametrize("repair", ["leaks", "all"])
-def test_a_format_without_checks_has_no_repair(disk: Path, image_format: str, repair: str) -> None:
-    result = run(disk, format=image_format, size="1M", repair=repair)
-    assert result.failed, result.json
-    assert "nothing can be checked in format %s" % image_format in result.msg
-    assert not disk.exists()
-
-
 def test_options_of_a_measurement_need_one(disk: Path) -> None:
     make(disk, "qcow2", MIB)
     result = run_module("qemu_img_info", {"path": [str(disk)], "measure_options": {"cluster_size": "128K"}})

@@ -17,7 +17,7 @@ from .._core.names import absolute
 from .._core.units import parse_size
 from .._core.wait import check_timeout
 from .identity import source_is_image
-from .model import CHECKED_FORMATS, Desired, Format, RepairMode, Source, Verify, round_to_sector
+from .model import Desired, Format, RepairMode, Source, Verify, round_to_sector
 
 # Declared by few tasks, and read by modules of their own.
 _RARE = ("backing_format", "options", "encrypt", "snapshots", "bitmaps")
@@ -232,12 +232,6 @@ def _check_together(desired: Desired) -> None:
     if desired.source is not None and desired.backing is not None and desired.backing.stored:
         raise BadInput(
             "backing_file", "an image is made from a source or over a backing file", "Leave one of the two out"
-        )
-    if desired.repair is not RepairMode.NONE and desired.format not in CHECKED_FORMATS:
-        raise BadInput(
-            "repair",
-            "nothing can be checked in format %s" % desired.format.value,
-            "Use another format, or leave it out",
         )
     if desired.commit and (desired.source is not None or (desired.backing is not None and not desired.backing.stored)):
         raise BadInput(

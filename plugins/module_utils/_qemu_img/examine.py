@@ -150,6 +150,32 @@ def _identity(path: str) -> tuple[object, ...]:
     return status.st_dev, status.st_ino
 
 
+def refuse_unwritable(path: str, option: str) -> None:
+    """Raise BadInput where nothing can be written beside ``path``: not even a lock."""
+    folder = os.path.dirname(path)
+    as_acting = os.access in os.supports_effective_ids  # what this user may do, not whoever called him
+    if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK, effective_ids=as_acting):
+        raise BadInput(
+            option,
+            "user %d can't write in its directory %s" % (os.geteuid(), folder),
+            "Run the task as a user who can, such as with become: true; or mount it for writing",
+        )
+
+
+def refuse_foreign(path: str) -> None:
+    """Raise Refused for an image whose owner and group a new one in its place could not have."""
+    user, status = os.geteuid(), os.stat(path)
+    groups = (os.getegid(), *os.getgroups())
+    if user == 0 or (status.st_uid == user and status.st_gid in groups):
+        return
+    raise Refused(
+        "replace %s" % path,
+        "it belongs to user %d and group %d, and user %d can't give that to the new image"
+        % (status.st_uid, status.st_gid, user),
+        "Run the task as its owner or as root, such as with become: true",
+    )
+
+
 def other_files(path: str, info: ImageInfo) -> tuple[str, ...]:
     """Files, beside a backing file, that hold an image's data, by the names that its header has for them."""
     return _other_files(inspect_path(path), info)

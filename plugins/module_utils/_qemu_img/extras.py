@@ -17,8 +17,20 @@ from .model import Format
 
 # QEMU cuts a longer snapshot name off without a word, and refuses a longer bitmap name after all the work.
 _NAME_LIMITS_BYTES = {"snapshots": 255, "bitmaps": 1023}
-# `encrypt.*` of qcow2; its format is luks, and its key-secret is ours to name.
-_ENCRYPTION_OPTIONS = ("cipher-alg", "cipher-mode", "hash-alg", "iter-time", "ivgen-alg", "ivgen-hash-alg")
+_HASHES = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "ripemd160", "sm3")
+# `encrypt.*` of qcow2 and its values (QEMU's qapi/crypto.json); its format is luks, and its key-secret is ours to name.
+_ENCRYPTION_OPTIONS = {
+    "cipher-alg": (
+        *("aes-128", "aes-192", "aes-256", "des", "des-rfb", "3des", "cast5-128", "serpent-128", "serpent-192"),
+        *("serpent-256", "twofish-128", "twofish-192", "twofish-256", "sm4"),
+    ),
+    "cipher-mode": ("ecb", "cbc", "xts", "ctr"),
+    "hash-alg": _HASHES,
+    "iter-time": (),
+    "ivgen-alg": ("plain", "plain64", "essiv"),
+    "ivgen-hash-alg": _HASHES,
+}
+_LONGEST_ITER_TIME_MS = 10**6
 _SECRET_LIMIT_BYTES = 4096  # a pipe takes that much without a reader, on every system
 
 
@@ -80,7 +92,20 @@ def declared_encryption(given: Mapping[str, Any] | None) -> Encryption | None:
             raise BadInput(
                 "encrypt.options", "LUKS has no option %r" % name, "Known are %s" % ", ".join(_ENCRYPTION_OPTIONS)
             )
+        _check_encryption_value(name, str(options[name]))
     return Encryption(given["secret"], tuple((name, str(value)) for name, value in sorted(options.items())))
+
+
+def _check_encryption_value(name: str, value: str) -> None:
+    known = _ENCRYPTION_OPTIONS[name]
+    if known and value not in known:
+        raise BadInput("encrypt.options", "%s has no value %r" % (name, value), "Known are %s" % ", ".join(known))
+    if not known and not (value.isascii() and value.isdigit() and int(value) <= _LONGEST_ITER_TIME_MS):
+        raise BadInput(
+            "encrypt.options",
+            "%s: %r is no number of milliseconds up to %d" % (name, value, _LONGEST_ITER_TIME_MS),
+            "Write one, such as 2000",
+        )
 
 
 def declared_named(given: list[Mapping[str, Any]] | None, option: str) -> tuple[Named, ...]:

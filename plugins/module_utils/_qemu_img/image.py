@@ -30,6 +30,7 @@ _LEFT = (
     "%s names other files, which are left alone because they aren't surely its own: %s. If they hold its data, remove "
     "them yourself."
 )
+_SPLIT = "%s has other names (hard links). A new file takes its place, so those keep the image as it was."
 
 
 class Image:
@@ -49,6 +50,7 @@ class Image:
         self._seen: Seen | None = None
         self._extras: dict[str, object] = {}
         self._left_extents: tuple[str, ...] = ()
+        self._split: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -63,6 +65,7 @@ class Image:
         seen = None if self._alone or leftovers else glance(self._desired)
         self._seen = seen or self._observer().observe(leftovers)
         self._left_extents = self._seen.left_extents or self._left_extents
+        self._split = self._seen.split or self._split
         return self._seen
 
     def _observer(self) -> Observer:
@@ -131,10 +134,10 @@ class Image:
 
     def warnings(self) -> Sequence[str]:
         """See Subject."""
-        missing = missing_protections(PROTECTIONS) if self._extras else []
-        if not self._left_extents:
-            return missing
-        return [*missing, _LEFT % (self.path, ", ".join(self._left_extents))]
+        told = missing_protections(PROTECTIONS) if self._extras else []
+        if self._left_extents:
+            told.append(_LEFT % (self.path, ", ".join(self._left_extents)))
+        return told + [_SPLIT % path for path in self._split]
 
 
 def describe_image(path: str, info: ImageInfo) -> dict[str, object]:

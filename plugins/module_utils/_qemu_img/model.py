@@ -166,6 +166,7 @@ class Seen(NamedTuple):
     ``other_files`` are those, beside a backing file, that hold the image's data, by its own names for them.
     ``below`` is the file into which a commit would write, links followed; ``left_below`` lies beside it.
     ``extents`` are those that go when the image goes, ``left_extents`` those that it names too and that stay.
+    ``split`` are the files that a new one takes the place of, although they have other names (hard links).
     """
 
     exists: bool
@@ -185,6 +186,7 @@ class Seen(NamedTuple):
     other_files: tuple[str, ...] = ()
     extents: tuple[str, ...] = ()
     left_extents: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
 
 
 def round_to_sector(size_bytes: int) -> int:

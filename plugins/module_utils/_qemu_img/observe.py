@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from .._core.errors import CommandFailed, LifecycleError
 from . import record as records
@@ -18,8 +19,10 @@ from .examine import (
     has_data,
     header_format,
     other_files,
+    refuse_foreign,
     refuse_loop,
     refuse_other_chain,
+    refuse_unwritable,
 )
 from .extents import extents_of
 from .glance import stale, with_source_identity
@@ -27,7 +30,7 @@ from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen
 from .plan import plan
 from .refusals import refuse_look
 from .source import has_content_of, opened
-from .steps import Create, Rebuild, Seed
+from .steps import WHOLE, CommitDown, Create, Rebuild, Seed, Step
 from .tool import Node, QemuImg
 from .usage import holders, refuse_written
 
@@ -165,8 +168,12 @@ class Observer:
             self._desired.options and any(isinstance(step, (Create, Seed, Rebuild)) for step in steps)
         ):
             check_options(self._desired, self.qemu_img)
-        if not steps or not seen.exists:
+        if not steps:
             return seen
+        refuse_unwritable(self._desired.path, "path")
+        if not seen.exists:
+            return seen
+        seen = self._with_replaced(seen, steps)
         if seen.info is not None:
             seen = seen._replace(other_files=other_files(self._desired.path, seen.info))
         found = holders(self._desired.path)
@@ -175,3 +182,14 @@ class Observer:
         if seen.commit_to is not None:
             found += holders(seen.below)
         return seen._replace(holders=found)
+
+    def _with_replaced(self, seen: Seen, steps: Sequence[Step]) -> Seen:
+        """What there is to say of files in whose place a new one comes."""
+        commits = [step for step in steps if isinstance(step, CommitDown)]
+        replaced = [self._desired.path] if commits or any(isinstance(step, WHOLE) for step in steps) else []
+        if commits:
+            refuse_unwritable(seen.below, "backing_file")
+            replaced += [seen.below for step in commits if not step.in_place]
+        for path in replaced:
+            refuse_foreign(path)
+        return seen._replace(split=tuple(path for path in replaced if os.stat(path).st_nlink > 1))

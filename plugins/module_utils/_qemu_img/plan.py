@@ -24,6 +24,7 @@ from .differences import (
     unlike,
 )
 from .keep import kept_shape
+from .limits import refuse_unfit
 from .model import Desired, Format, ImageInfo, RepairMode, Seen
 from .options import check_values, is_preallocated
 from .predict import predicted
@@ -79,6 +80,7 @@ def plan(desired: Desired, seen: Seen) -> Plan[Step]:
         refuse_scattered(desired, seen, steps)
     if seen.info is not None:
         refuse_marked(desired, seen.info, steps)
+    refuse_unfit(desired, seen, steps)
     if seen.source is not None and any(isinstance(step, Seed) for step in steps):
         refuse_unclosed_source(desired, seen.source)
     return Plan(steps, predicted(desired, seen, steps))
