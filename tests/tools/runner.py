@@ -99,8 +99,8 @@ def run(stages: Sequence[Stage], at_once: int = AT_ONCE) -> int:
         # so it isn't ignored by the children either
         signal.signal(number, signal.default_int_handler)
     with ThreadPoolExecutor(max_workers=at_once) as pool:
-        jobs = [pool.submit(_run_stage, stage, running, width) for stage in stages]
-        try:
+        try:  # from the first stage on: it may run, and be interrupted, before the next one is handed over
+            jobs = [pool.submit(_run_stage, stage, running, width) for stage in stages]
             outcomes = [job.result() for job in jobs]
         except KeyboardInterrupt:
             for number in _INTERRUPTS:
