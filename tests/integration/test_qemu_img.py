@@ -651,7 +651,7 @@ def test_corruption_is_mended_only_if_all_shall_be(path):
     holds(path, "0x11 0 64k")
 
 
-@pytest.mark.parametrize("image_format", [name for name in FORMATS if name not in ("raw", "vpc")])
+@pytest.mark.parametrize("image_format", FORMATS)
 def test_a_sound_image_needs_no_repair(path, image_format):
     make(path, image_format, 4 * MIB)
     unchanged(path, format=image_format, repair="all")
