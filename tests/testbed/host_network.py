@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,8 +38,8 @@ mount --bind "$1" /etc
 class HostNetwork:
     """A network namespace, and a Python in it."""
 
-    def __init__(self, folder: Path, keeper: int) -> None:
-        self._enter = [*(AS_ANYBODY or []), "nsenter", f"--target={keeper}", "--net", "--mount", "--"]
+    def __init__(self, folder: Path, keeper: int, kinds: Sequence[str]) -> None:
+        self._enter = [*(AS_ANYBODY or []), "nsenter", f"--target={keeper}", *kinds, "--"]
         self.python = str(folder / "python-in-network")
         Path(self.python).write_text(f'#!/bin/sh\nexec {" ".join(self._enter)} {sys.executable} "$@"\n')
         Path(self.python).chmod(0o700)
@@ -50,21 +50,32 @@ class HostNetwork:
         return done.stdout
 
 
+def kinds_for(script: str) -> list[str]:
+    """The namespaces that it needs: what is mounted must not be seen by the host."""
+    return ["--net", "--mount"] if "mount " in script else ["--net"]
+
+
+def can_be_made(script: str) -> bool:
+    """Whether this user can have these namespaces here: in a chroot, say, there are none for mounts."""
+    words = [*(AS_ANYBODY or []), "unshare", *kinds_for(script), "true"]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
 @contextmanager
 def host_network(folder: Path, script: str) -> Iterator[HostNetwork]:
     """Make one by a shell script of `ip` commands. It is gone with the block, and so must be all that runs in it."""
-    assert AS_ANYBODY is not None
     etc = folder / "etc"
     etc.mkdir()
-    words = [*AS_ANYBODY, "unshare", "--net", "--mount", "sh", "-ec", script + "echo $$; read ended", "sh", str(etc)]
+    as_anybody, kinds = AS_ANYBODY or [], kinds_for(script)
+    words = [*as_anybody, "unshare", *kinds, "sh", "-ec", script + "echo $$; read ended", "sh", str(etc)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as keeper:
         assert keeper.stdout is not None
         try:
             said = keeper.stdout.readline()
             assert said.strip().isdigit(), "no network could be made"
-            yield HostNetwork(folder, int(said))
+            yield HostNetwork(folder, int(said), kinds)
         finally:
             keeper.communicate()
             # what root made there is the user's again, who removes it
             owner = f"{os.getuid()}:{os.getgid()}"
-            subprocess.run([*AS_ANYBODY, "chown", "--recursive", owner, str(folder)], check=True)
+            subprocess.run([*as_anybody, "chown", "--recursive", owner, str(folder)], check=True)

@@ -26,7 +26,7 @@ from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
 from .ready import qemu_said
 from .record import Definition, Phase, Record, write_record
 from .spec import Spec
-from .underway import claim
+from .underway import await_end, claim
 
 PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architecture"
 KILL_S = 5.0
@@ -97,6 +97,7 @@ def start(spec: Spec, declared: Definition, places: Places, deadline: Deadline) 
     check_host(spec)
     emulator = find_emulator(spec.emulator)
     prepare_folder(places.folder)
+    await_end(spec.name, places, deadline)
     check_nobody(spec.name, places)
     accelerator = choose(spec.accel, emulator, places.base, deadline)
     command = argv(with_devices(spec), emulator, places, accelerator.name)

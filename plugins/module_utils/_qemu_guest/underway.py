@@ -22,6 +22,8 @@ from .qmp import Channel
 
 # From its becoming a daemon to the lock on its pidfile QEMU needs milliseconds, a second or two on a host that swaps.
 SETTLE_S = 10.0
+# From the removal of its pidfile to its end QEMU needs milliseconds as well; a guest that lost its pidfile stays.
+END_S = 3.0
 
 
 def claim(name: str, places: Places, deadline: Deadline) -> int:
@@ -60,6 +62,23 @@ def settle(name: str, places: Places, deadline: Deadline) -> None:
             % (share.elapsed_s(), places.pidfile, _holders(descriptor)),
             "Run the task again when that has ended, or end it by hand",
         ) from None
+    finally:
+        os.close(descriptor)
+
+
+def await_end(name: str, places: Places, deadline: Deadline) -> None:
+    """Wait until all processes of an earlier start have ended, at most END_S seconds.
+
+    A QEMU that ends removes its pidfile first, and serves its sockets until it is gone.
+    """
+    try:
+        descriptor = os.open(places.qemu_log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        poll_until(lambda: try_flock(descriptor), deadline.within(END_S), "the end of %s" % name)
+    except TimedOut:
+        return  # who goes on finds who is there
     finally:
         os.close(descriptor)
 
