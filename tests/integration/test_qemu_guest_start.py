@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.record import digest
 from tests.testbed.boot_guest import Kind, Qmp, image, until
 from tests.testbed.modules import finish, run_module, start_module
 from tests.testbed.playbooks import run_tasks
@@ -543,6 +544,28 @@ def test_a_guest_paused_before_it_was_ready_is_resumed_and_waited_for(bench: Ben
     again = bench.start(paused="resume", ready="none")
     assert again.changed, again.msg
     assert again.json["guest"]["state"] == "running"
+
+
+def test_a_guest_of_an_older_version_is_resumed_whatever_is_refused_by_now(bench: Bench) -> None:
+    """Its record and the task agree, so nothing of the declaration has to be looked at."""
+    bench.start(ready="none", ready_text=None)
+    record = json.loads(bench.place("guest.json").read_text())
+    options = bench.options(extra_args=["-m", "64M"], ready="none", ready_text=None, paused="resume")
+    declared = {**record["definition"], "extra_args": ["-m", "64M"]}
+    record.update(definition=declared, digest=digest(declared))
+    bench.place("guest.json").write_text(json.dumps(record))
+    ask(bench.place("qmp.sock"), "stop")
+    result = run_module("qemu_guest_start", options)
+    assert result.changed, result.msg
+    assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "running"
+
+
+def test_a_restart_that_no_rung_can_do_is_refused_in_check_mode_too(bench: Bench) -> None:
+    bench.start(agent=False)
+    for check in (True, False):
+        result = bench.start(agent=False, memory="48M", restart="if_needed", max_rung="agent", check=check)
+        assert result.failed
+        assert running(bench.folder) == [bench.pid()]
 
 
 def test_a_guest_that_stops_again_is_not_called_resumed(bench: Bench) -> None:

@@ -90,7 +90,10 @@ class Guest:
         self._seen = Seen(None, None)
         if pid is not None:
             record, answer = record_of(here.record, pid), self._asked(pid)
-            self._seen = Seen(pid, record, *answer, lost=_lost(pid, record, answer))
+            lost = _lost(pid, record, answer)
+            if lost and pidfile_owner(here.pidfile) != pid:
+                lost = ()  # it ended while we looked, and had closed its files already
+            self._seen = Seen(pid, record, *answer, lost=lost)
         return self._seen
 
     def _asked(self, pid: int) -> Answer:
@@ -130,7 +133,7 @@ class Guest:
             return Plan((Step.START, Step.WAIT), wanted)
         from .up import check_end
 
-        check_end(self._name, seen.status, self._options)
+        check_end(self._name, seen.status, self._options, self._places)
         return Plan((Step.END, Step.START, Step.WAIT), wanted)
 
     @contextmanager

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
-from .._core.capabilities import Capability, missing_protections
+from .._core.capabilities import Capability, has, missing_protections
 from .._core.errors import Refused
 from .._core.wait import Deadline
 from .launch import living_process, start
@@ -22,7 +23,7 @@ from .places import Places
 from .process import pidfile_owner
 from .ready import Ended, Wait, wait_until_ready
 from .record import Awaited, Definition, Phase, Record, awaited, read_record, record_of, write_record
-from .spec import parse_readiness, parse_spec
+from .spec import Spec, parse_readiness, parse_spec
 
 # Of the time that is left, what shutting the old guest down may take: the new one needs some as well.
 END_SHARE = 0.6
@@ -31,14 +32,15 @@ _PAUSED = {"leave": "fail", "resume": "resume", "force": "force"}
 PROTECTIONS = (Capability.PIDFD, Capability.PARENT_DEATH_SIGNAL)
 
 
-def check_end(name: str, status: str | None, options: Mapping[str, Any]) -> None:
+def check_end(name: str, status: str | None, options: Mapping[str, Any], places: Places) -> None:
     """Raise Refused where the policy forbids to shut down a guest of which QEMU says ``status``, None if nothing."""
     from .entry import Means, enter
     from .status import state_of
 
     if status is None:
         return
-    reason = enter(state_of(status), Means(True, True, True, False), _policy(options)).refusal
+    means = Means(os.path.exists(places.agent_socket), True, has(Capability.PIDFD), False)
+    reason = enter(state_of(status), means, _policy(options)).refusal
     if reason:
         raise Refused("restart the guest %s" % name, reason, "Deal with that, then run the task again")
 
@@ -55,13 +57,16 @@ class Up:
         self._declared = declared
         self._places = places
         self._deadline = deadline
-        self._spec = parse_spec(options["name"], declared)
-        self._readiness = parse_readiness(options, self._spec)
         self._started = False
         self.ended = False
         self.changed = False  # whether anything was done, also where the task fails
         self.extras: dict[str, object] = {}
         self.warnings = missing_protections(PROTECTIONS)
+
+    @cached_property
+    def _spec(self) -> Spec:
+        """Not looked at where a guest is only resumed: an older version may have taken what this one refuses."""
+        return parse_spec(self._options["name"], self._declared)
 
     def end(self) -> None:
         """Shut the running guest down by the ladder, and prove that it is gone."""
@@ -90,8 +95,9 @@ class Up:
             self.ended = True
         finally:
             told: Any = shutdown.extras()
-            self.extras["attempts"] = told["guest"]["attempts"]
-            self.changed = told.get("changed", True)
+            # where already the first look failed, nothing is known of the guest and nothing was sent
+            self.extras["attempts"] = told.get("guest", {}).get("attempts", [])
+            self.changed = told.get("changed", "guest" in told)
             self.warnings += shutdown.warnings()
 
     def start(self) -> None:
@@ -107,7 +113,7 @@ class Up:
         """Let the paused guest run. Raises what status.resume raises."""
         from .status import resume
 
-        resume(self._spec.name, self._places.qmp_socket, self._deadline)
+        resume(self._options["name"], self._places.qmp_socket, self._deadline)
         self.changed = True
 
     def wait(self) -> None:
@@ -132,9 +138,8 @@ class Up:
         return (*record.reached, now)
 
     def _wait(self) -> None:
-        wait = Wait(
-            self._spec.name, self._readiness, self._places, forwarded=self._spec.forwarded(self._readiness.port)
-        )
+        readiness = parse_readiness(self._options, self._spec)
+        wait = Wait(self._spec.name, readiness, self._places, forwarded=self._spec.forwarded(readiness.port))
         process = living_process(self._places)
         if process is None:
             raise Ended(self._spec.name, self._deadline.elapsed_s(), self._places)
