@@ -331,6 +331,18 @@ def test_by_pid_alone(boot):
     assert not guest.alive()
 
 
+@pytest.mark.parametrize("module", ["qemu_guest_info", "qemu_guest_shutdown"])
+def test_a_number_that_no_process_has_is_an_absent_guest(boot, module):
+    guest = boot()
+    thread = max(int(entry) for entry in os.listdir("/proc/%d/task" % guest.pid))
+    assert thread != guest.pid
+    for number in (thread, 1 << 40):
+        result = run_module(module, {"pid": number})
+        assert (result.failed, result.changed) == (False, False), result.msg
+        assert result.json["guest"]["state"] == "absent"
+    assert guest.alive()
+
+
 def test_by_name_alone_it_is_found_and_its_sockets_with_it(boot, tmp_path):
     name = "only-%d" % os.getpid()
     guest = boot(name)

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterator
 
+from .model import AGENT_PORT
 from .places import Places
 from .spec import Disk, Network, Spec
 
@@ -27,7 +28,6 @@ CACHES = {
 }
 DEVICES = {"virtio": "virtio-blk", "scsi": "scsi-hd", "ide": "ide-hd", "nvme": "nvme", "cdrom": "ide-cd"}
 CARDS = {"virtio": "virtio-net", "e1000": "e1000", "e1000e": "e1000e", "rtl8139": "rtl8139"}
-AGENT_PORT = "org.qemu.guest_agent.0"
 
 
 def argv(spec: Spec, emulator: str, places: Places, accel: str) -> tuple[str, ...]:

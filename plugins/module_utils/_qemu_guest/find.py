@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from .._core.capabilities import Capability, has
 from .._core.errors import BadInput, Refused
-from .model import Guest
+from .model import AGENT_PORT, Guest
 from .process import arguments
 
-AGENT_PORT = "org.qemu.guest_agent.0"  # the name by which the agent in the guest knows its channel
 _MONITOR_OPTIONS = ("-qmp", "-qmp-pretty")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+AGENT_PORT = "org.qemu.guest_agent.0"  # the name by which the agent in the guest knows its channel
+
 
 class State(str, Enum):
     """What a guest was found to be."""

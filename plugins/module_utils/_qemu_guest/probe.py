@@ -14,7 +14,7 @@ from . import process
 from .agent import listens
 from .identify import Identity
 from .model import STATES, State
-from .qmp import GREETING_S, Monitor, converse, failure
+from .qmp import Monitor, converse, failure
 
 _DETAILS = ("query-name", "query-uuid", "query-chardev", "query-block", "query-version")
 
@@ -46,9 +46,7 @@ class Probe(NamedTuple):
     blocks: tuple[Mapping[str, object], ...] | None = None
 
 
-def probe(
-    identities: Sequence[Identity], deadline: Deadline, answer_s: float = GREETING_S, details: bool = False
-) -> list[Probe]:
+def probe(identities: Sequence[Identity], deadline: Deadline, answer_s: float, details: bool = False) -> list[Probe]:
     """Ask every held process's monitor for its state, and wait ``answer_s`` seconds at most for all of them;
     ``details`` adds machine, version and block devices.
     """

@@ -11,6 +11,7 @@ nothing there can be signalled safely, so nothing is.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -27,6 +28,8 @@ from .._core.capabilities import Capability, has
 SO_PEERPIDFD = 77  # Linux 6.5, include/uapi/asm-generic/socket.h; Python has no name for it
 # Bytes 100 to 199 of an image are QEMU's permissions in use, 101 is "writes" (QEMU, block/file-posix.c).
 IMAGE_WRITER_BYTE = 101
+# What pidfd_open(2) says of a number that no process has. Of a thread's it is EINVAL, since Linux 6.9 ENOENT.
+_NO_PROCESS = (errno.ESRCH, errno.EINVAL, errno.ENOENT)
 # struct flock: (format, names of its fields in order). Linux puts type and whence first, BSD and macOS last.
 _FLOCK = ("hhqqi", 0, 4) if sys.platform.startswith("linux") else ("qqihhi", 3, 2)
 
@@ -110,14 +113,19 @@ class LockingProcess:
 
 
 def hold(pid: int) -> HeldProcess | None:
-    """Hold the process that has this number now; None if there is none.
+    """Hold the process that has this number now; None if there is none, as where it is a thread's, or no process can
+    have it.
 
-    Whether it is the one meant must be checked *afterwards*.
+    Whether it is the one meant must be checked *afterwards*. Raises OSError where nothing more can be held.
     """
     try:
         return HeldProcess(pid, os.pidfd_open(pid))
-    except ProcessLookupError:
+    except OverflowError:
         return None
+    except OSError as error:
+        if error.errno in _NO_PROCESS:
+            return None
+        raise
 
 
 def lives(pid: int) -> bool:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +128,30 @@ def test_there_is_nobody_to_hold(child):
     assert process.stat(child.pid) is None
     assert process.arguments(child.pid) == []
     assert process.started_at(child.pid) is None
+
+
+def test_a_threads_number_and_one_too_large_are_no_process():
+    leave = threading.Event()
+    thread = threading.Thread(target=leave.wait)
+    thread.start()
+    try:
+        assert thread.native_id not in (None, os.getpid())
+        assert process.hold(thread.native_id) is None
+        assert process.hold(1 << 40) is None
+        assert not process.lives(thread.native_id)
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_that_nothing_more_can_be_held_does_not_mean_that_nobody_is_there(child):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            process.hold(child.pid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_locks_owner_is_named_by_the_kernel(child, tmp_path):
