@@ -234,8 +234,8 @@ guests:
       elements: str
     left_behind:
       description:
-        - The files that were not removed, and why. Those with the outcome V(kept) are no longer the guest's, or another
-          process uses them.
+        - The files that were not removed, and why. Those with the outcome V(kept) are no longer the guest's, another
+          process uses them, or they are symbolic links, which QEMU never makes.
       type: list
       elements: dict
     problem:
