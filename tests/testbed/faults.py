@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-WAIT_S = 30.0  # for what takes milliseconds on an idle machine
+WAIT_S = 90.0  # for what takes milliseconds on an idle machine
 
 
 def until(true: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
