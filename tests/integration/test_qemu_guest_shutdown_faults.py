@@ -398,6 +398,7 @@ def test_a_stranger_with_the_same_number_lives(boot):
             by_number = run_module("qemu_guest_shutdown", {"pid": stranger.pid, "max_rung": "kill"})
             assert by_number.failed
             assert "no QEMU but sleep" in by_number.msg
+            assert "sleep 300" not in by_number.msg, "a stranger's words may hold secrets"
             assert stranger.poll() is None
         finally:
             stranger.kill()
@@ -803,6 +804,8 @@ def test_without_proc_all_rungs_work_for_who_has_greeted(boot, tmp_path):
     assert result.failed
     assert result.json["guest"]["state"] == "unproven"
     assert "nothing proves that process %d is a QEMU" % guest.pid in result.msg
+    assert "give its qmp_socket" in result.msg
+    assert "as root" not in result.msg, "nobody can read a command line here"
     assert guest.alive()
     with Stalled(guest, tmp_path):  # so that quit hangs
         options = {**guest.options, "max_rung": "kill", "block_jobs": "cancel", "profile": "single", "timeout": 8}

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from .._core.capabilities import Capability, has
 from .._core.errors import BadInput, Refused, storage_failed
+from .._core.wait import Deadline, ready
 from . import process
 from .agent import Agent
 from .model import Guest, State
@@ -22,6 +23,8 @@ from .qmp import Channel, Monitor, unix_listeners
 
 # A pidfile is written right after its process started; allows for clocks that tick coarsely.
 PIDFILE_SLACK_S = 2.0
+# From the loss of its command line to its end a process needs milliseconds, with much memory or a slow disk seconds.
+ENDING_S = 5.0
 _NOT_PERMITTED = ("EACCES", "EPERM")
 IS_LINK = "it is a symbolic link"
 _NOBODY_THERE = ("ENOENT", "ENOTDIR", "ECONNREFUSED", "ENOTSOCK")
@@ -87,8 +90,9 @@ class Identity:
                 channel.close()
 
 
-def identify(guest: Guest) -> Identity:
-    """Collect the evidence and hold the process that it names. Connects to the sockets, and sends nothing.
+def identify(guest: Guest, deadline: Deadline | None = None) -> Identity:
+    """Collect the evidence and hold the process that it names. Connects to the sockets, and sends nothing. One that is
+    just ending is waited for, within the deadline and ENDING_S at most.
 
     What this user may not look at leaves the guest unproven. Raises StorageFailed where something can't be read for
     another reason, and BadInput.
@@ -103,10 +107,11 @@ def identify(guest: Guest) -> Identity:
         if found is None:
             return Identity(guest)
         guest = found
+    patience = Deadline(ENDING_S) if deadline is None else deadline.within(ENDING_S)
     for _again in range(3):
         identity = Identity(guest)
         try:
-            if _settle(identity):
+            if _settle(identity, patience):
                 return identity
         except BaseException:
             identity.close()
@@ -116,7 +121,7 @@ def identify(guest: Guest) -> Identity:
     return _unproven(identity, "its process changes faster than it can be looked at")
 
 
-def _settle(identity: Identity) -> bool:
+def _settle(identity: Identity, patience: Deadline) -> bool:
     """Fill in the identity; False if the process named ended meanwhile."""
     guest = identity.guest
     try:
@@ -151,7 +156,7 @@ def _settle(identity: Identity) -> bool:
         if len({item.pid for item in evidence}) > 1:
             _mismatch(identity, "; ".join("%s says %d" % item for item in evidence))
             return True
-        return _hold(identity, pidfile, evidence[0].pid)
+        return _hold(identity, pidfile, evidence[0].pid, patience)
     finally:
         if pidfile is not None:
             os.close(pidfile.descriptor)
@@ -172,7 +177,7 @@ def _evidence(identity: Identity, pidfile: Pidfile | None) -> list[Evidence]:
     return found
 
 
-def _hold(identity: Identity, pidfile: Pidfile | None, pid: int) -> bool:
+def _hold(identity: Identity, pidfile: Pidfile | None, pid: int, patience: Deadline) -> bool:
     """Hold the process and prove, once it is held, that it is the one that the evidence named."""
     started = _started_ticks(pid)
     held = None
@@ -184,6 +189,7 @@ def _hold(identity: Identity, pidfile: Pidfile | None, pid: int) -> bool:
     if held is None:
         return False
     identity.process = held
+    _await_end(held, patience)
     if not held.alive() or _started_ticks(pid) != started:
         return False
     if pidfile is not None and pidfile.owner is not None:
@@ -192,6 +198,17 @@ def _hold(identity: Identity, pidfile: Pidfile | None, pid: int) -> bool:
         return False
     _take_for_guest(identity, pid)
     return True
+
+
+def _await_end(held: process.HeldProcess, patience: Deadline) -> None:
+    """Of a process on its way out nothing tells any more that it was a QEMU, while its lock and its sockets may still
+    name it.
+    """
+    if process.arguments(held.pid):
+        return
+    seen = process.stat(held.pid)
+    if seen is not None and seen.ending:
+        ready((held.fileno(),), patience.remaining_s())
 
 
 def _take_for_guest(identity: Identity, pid: int) -> None:

@@ -43,14 +43,14 @@ def look(
     known = dict(zip(guests, before))
     fresh = {guest: sight for guest, sight in known.items() if _is_fresh(sight)}
     others = [guest for guest in guests if guest not in fresh]
-    identities = [_identity(guest, known.get(guest)) for guest in others]
+    identities = [_identity(guest, known.get(guest), deadline) for guest in others]
     _check_distinct([*(sight.identity for sight in fresh.values()), *identities])
     now = time.monotonic()
     answer_s = min(GREETING_S, ANSWER_SHARE * (deadline.ends - deadline.started))
     for guest, identity, seen in zip(others, identities, probe(identities, deadline, answer_s, details)):
         if identity.process is not None and not identity.process.alive():  # it ended while we asked
             identity.close()
-            identity = identify(guest)
+            identity = identify(guest, deadline)
             seen = probe([identity], deadline, answer_s, details)[0]
         fresh[guest] = Sight(identity, seen, now)
     return [fresh[guest] for guest in guests]
@@ -91,12 +91,12 @@ def _is_silent(sight: Sight) -> bool:
     return monitor is not None and monitor.usable and monitor.outstanding and not monitor.speaks()
 
 
-def _identity(guest: Guest, before: Sight | None) -> Identity:
+def _identity(guest: Guest, before: Sight | None, deadline: Deadline) -> Identity:
     if before is not None and _serves(before.identity):
         return before.identity
     if before is not None:
         before.identity.close()
-    return identify(guest)
+    return identify(guest, deadline)
 
 
 def _serves(identity: Identity) -> bool:

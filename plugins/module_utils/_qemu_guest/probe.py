@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .._core.capabilities import Capability, has
 from .._core.wait import Deadline
 from . import process
 from .agent import listens
@@ -113,12 +114,25 @@ def _stranger(pid: int) -> Probe:
     """Of a process that neither its command line nor a monitor's greeting proves to be a QEMU."""
     argv = process.arguments(pid)
     if argv:
-        return Probe(State.IDENTITY_MISMATCH, "process %d is no QEMU but %s" % (pid, " ".join(argv[:2])))
+        return Probe(State.IDENTITY_MISMATCH, "process %d is no QEMU but %s" % (pid, argv[0]))
+    why, advice = _wordless(pid)
     return Probe(
         State.UNPROVEN,
-        "nothing proves that process %d is a QEMU: its command line can't be read here, and no monitor of it gave a "
-        "greeting; run the task as root, or give its qmp_socket when no other client holds that" % pid,
+        "nothing proves that process %d is a QEMU: %s, and no monitor of it gave a greeting; %s" % (pid, why, advice),
     )
+
+
+def _wordless(pid: int) -> tuple[str, str]:
+    """Why a process shows no command line, and what to do about it."""
+    greet = "give its qmp_socket when no other client holds that"
+    if not has(Capability.PROC):
+        return "this system has no /proc that shows its command line", greet
+    if process.is_hidden(pid):
+        return "this user may not read its command line", "run the task as root, or " + greet
+    seen = process.stat(pid)
+    if seen is not None and seen.ending:
+        return "it is ending, and its command line is gone already", "run the task again when it has ended"
+    return "its command line is empty", greet
 
 
 def _silent(monitor: Monitor, letter: str | None) -> State:

@@ -26,6 +26,7 @@ from typing import NamedTuple, Protocol
 from .._core.capabilities import Capability, has
 
 SO_PEERPIDFD = 77  # Linux 6.5, include/uapi/asm-generic/socket.h; Python has no name for it
+PF_EXITING = 0x4  # include/linux/sched.h
 # Bytes 100 to 199 of an image are QEMU's permissions in use, 101 is "writes" (QEMU, block/file-posix.c).
 IMAGE_WRITER_BYTE = 101
 # What pidfd_open(2) says of a number that no process has. Of a thread's it is EINVAL, since Linux 6.9 ENOENT.
@@ -64,7 +65,7 @@ class HeldProcess:
         self.pid = pid
         self._descriptor = descriptor
 
-    def fileno(self) -> int | None:
+    def fileno(self) -> int:
         return self._descriptor
 
     def alive(self) -> bool:
@@ -208,10 +209,14 @@ def pidfile_owner(path: str) -> int | None:
 
 
 class Stat(NamedTuple):
-    """From /proc/PID/stat: the state letter (R, S, D, T, t, Z, X) and the start time in clock ticks since boot."""
+    """From /proc/PID/stat: the state letter (R, S, D, T, t, Z, X), the start time in clock ticks since boot, and
+    whether its first thread is on its way out or has ended: then its command line is gone, while its locks may still
+    be there.
+    """
 
     state: str
     started_ticks: int
+    ending: bool = False
 
 
 def stat(pid: int) -> Stat | None:
@@ -220,12 +225,21 @@ def stat(pid: int) -> Stat | None:
     if not text:
         return None
     fields = text[text.rindex(b")") + 2 :].split()  # the name before it may hold anything
-    return Stat(fields[0].decode(), int(fields[19]))  # fields 3 and 22 of proc(5)
+    return Stat(fields[0].decode(), int(fields[19]), bool(int(fields[6]) & PF_EXITING))  # fields 3, 22, 9 of proc(5)
 
 
 def arguments(pid: int) -> list[str]:
-    """The command line of a process; empty where it can't be read."""
+    """The command line of a process; empty where it can't be read, and of one that is ending."""
     return [os.fsdecode(word) for word in _read_proc(pid, "cmdline").split(b"\0")[:-1]]
+
+
+def is_hidden(pid: int) -> bool:
+    """Whether this user may not see the command line of a process that lives (proc(5), hidepid)."""
+    try:
+        with open("/proc/%d/cmdline" % pid, "rb"):
+            return False
+    except OSError:
+        return True
 
 
 def waits_in(pid: int) -> str:

@@ -11,27 +11,55 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import process
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import identify
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, State
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.observe import look
+from tests.testbed.boot_guest import until
 from tests.unit._qemu_guest.test_process import LOCKS
+
+# Its first thread has ended, as one that the kernel is taking down; it holds its lock until it is let go.
+ENDING = LOCKS.replace(
+    "time.sleep(300)",
+    "import ctypes, os, threading\n"
+    "threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()\n"
+    "ctypes.CDLL(None).pthread_exit(None)",
+)
+
+
+@contextmanager
+def qemu(script: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that calls itself a QEMU."""
+    (tmp_path / "pid").write_text("")
+    words = ["qemu-system-x86_64", "-c", script, str(tmp_path / "pid")]
+    home = {**os.environ, "PYTHONHOME": sys.base_prefix}  # which Python else finds by what it is called
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, executable=sys.executable, env=home, **pipes) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        yield running
+        running.kill()
 
 
 @pytest.fixture(name="pid")
 def _pid(tmp_path: Path) -> Iterator[int]:
-    (tmp_path / "pid").write_text("")
-    words = ["qemu-system-x86_64", "-c", LOCKS, str(tmp_path / "pid")]
-    home = {**os.environ, "PYTHONHOME": sys.base_prefix}  # which Python else finds by what it is called
-    with subprocess.Popen(words, executable=sys.executable, stdout=subprocess.PIPE, env=home) as running:
-        assert running.stdout is not None
-        running.stdout.readline()
+    with qemu(LOCKS, tmp_path) as running:
         yield running.pid
-        running.kill()
+
+
+@pytest.fixture(name="ending")
+def _ending(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with qemu(ENDING, tmp_path) as running:
+        until(lambda: not process.arguments(running.pid), "its command line to go")
+        yield running
 
 
 def starts(monkeypatch: pytest.MonkeyPatch, times: Iterator[int]) -> None:
@@ -75,3 +103,22 @@ def test_a_lock_that_is_gone_once_the_process_is_held_proves_nothing(
     identity = identify(Guest(pidfile=str(tmp_path / "pid")))
     assert (identity.state, identity.process) == (State.UNPROVEN, None)
     assert "isn't locked" in identity.problem
+
+
+def test_one_that_is_just_ending_is_waited_for(tmp_path: Path, ending: subprocess.Popen[bytes]) -> None:
+    assert ending.stdin is not None
+    letting_go = threading.Timer(0.3, ending.stdin.close)
+    letting_go.start()
+    identity = identify(Guest(pidfile=str(tmp_path / "pid")), Deadline(60))
+    letting_go.join()
+    assert (identity.state, identity.process, identity.problem) == (State.STALE, None, "")
+    assert identity.leftovers == [str(tmp_path / "pid")]
+
+
+def test_one_that_takes_too_long_to_end_is_told(tmp_path: Path, ending: subprocess.Popen[bytes]) -> None:
+    (sight,) = look([Guest(pidfile=str(tmp_path / "pid"))], Deadline(0.1))
+    sight.identity.close()
+    assert sight.seen.state is State.UNPROVEN
+    assert "process %d is a QEMU: it is ending" % ending.pid in sight.seen.problem
+    assert sight.seen.problem.endswith("run the task again when it has ended")
+    assert "root" not in sight.seen.problem

@@ -67,6 +67,8 @@ def test_a_process_lives_as_long_as_any_of_its_threads():
         while process.stat(running.pid).state != "Z" and time.monotonic() < ends:
             time.sleep(0.01)
         assert process.stat(running.pid).state == "Z"
+        assert process.stat(running.pid).ending
+        assert process.arguments(running.pid) == []
         assert process.lives(running.pid)
         running.kill()
         running.wait()
@@ -197,6 +199,8 @@ def test_the_start_time_and_state_are_the_kernels(child):
     seen = process.stat(child.pid)
     assert seen is not None
     assert seen.state == "T"
+    assert not seen.ending
+    assert not process.is_hidden(child.pid)
 
 
 def test_a_name_with_brackets_does_not_confuse_the_parser(tmp_path):
