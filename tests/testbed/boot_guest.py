@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 EMULATOR = "qemu-system-x86_64"
-BOOT_S = 120.0  # a boot sector: 0.1 s on an idle machine; a Linux: seconds, half a minute where others have the processors
+BOOT_S = 120.0  # a boot sector: 0.1 s on an idle machine; a Linux on a busy one: half a minute
 # The first part finds the power management's port, and writes B.
 _FIND = "fa31c08ed88ec08ed0bc007c66b8400b0080baf80c66efbafc0c66ed83e0c089c5baf803b042ee"
 # The u16 after the first byte is the press count; then: enable the button, write R, wait for presses.
