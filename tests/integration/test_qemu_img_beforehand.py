@@ -182,6 +182,18 @@ def test_another_users_image_is_changed_but_not_replaced(as_nobody: str, shared:
     assert grown.changed
 
 
+def test_an_ordinary_user_makes_what_he_may_only_read(shared: Path, request: pytest.FixtureRequest) -> None:
+    """As the base of overlays is, which nobody should write to."""
+    python = None if os.geteuid() else request.getfixturevalue("as_nobody")
+    for name, declared in (("new", {"size": "1M"}), ("seeded", {"source": str(shared / "new")})):
+        given = {"path": str(shared / name), "mode": "0400", **declared}
+        for changed in (True, False):
+            result = run_module("qemu_img", given, python=python, env={"HOME": str(shared)})
+            assert not result.failed, result.msg
+            assert result.changed is changed
+        assert (shared / name).stat().st_mode & 0o777 == 0o400
+
+
 # Hard links
 
 

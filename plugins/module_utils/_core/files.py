@@ -22,7 +22,7 @@ COPY_BLOCK_BYTES = 4 * 1024 * 1024
 
 def sync_file(path: str) -> None:
     """Make a file's content durable."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
     finally:

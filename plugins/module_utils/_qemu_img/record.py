@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def write(path: str, record: Record, published_as: str) -> None:
     data = _to_data(record)
     if has(Capability.USER_XATTRS):
         try:
-            os.setxattr(path, ATTRIBUTE, json.dumps(data, sort_keys=True).encode())
+            _set_attribute(path, json.dumps(data, sort_keys=True).encode())
             return
         except OSError as error:
             if error.errno not in _NO_ATTRIBUTES:
@@ -61,6 +62,21 @@ def write(path: str, record: Record, published_as: str) -> None:
     kept = {key: other for key, other in known.items() if key == current}
     kept[_file_key(path)] = data
     write_whole(sidecar(published_as), json.dumps(kept, sort_keys=True).encode())
+
+
+def _set_attribute(path: str, data: bytes) -> None:
+    """An image that is declared read-only to its owner, as a base often is, has to be writable for that moment."""
+    try:
+        os.setxattr(path, ATTRIBUTE, data)
+    except PermissionError:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        if mode & stat.S_IWUSR:
+            raise
+        os.chmod(path, mode | stat.S_IWUSR)
+        try:
+            os.setxattr(path, ATTRIBUTE, data)
+        finally:
+            os.chmod(path, mode)
 
 
 def _file_key(path: str) -> str:
