@@ -181,6 +181,7 @@ options:
       - It takes away the marks of an image that QEMU has marked as corrupt, or that was not closed properly (dirty), as
         after a crash with C(lazy_refcounts), whose counts V(all) makes anew. Without a repair such an image is not
         changed.
+      - Other changes of the same task, such as O(commit) or a conversion, come after the repair.
     type: str
     choices: [none, leaks, all]
     default: none

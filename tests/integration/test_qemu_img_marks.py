@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.images import MIB, faults, holds, info, make
+from tests.testbed.images import MIB, faults, holds, info, make, qemu_img, qemu_io
 from tests.testbed.modules import Result, run_module
 from tests.testbed.untouched import untouched
 
@@ -108,6 +108,64 @@ def test_a_repair_and_a_change_go_together(tmp_path: Path) -> None:
     assert both(path, size="32M", repair="all", snapshots=[{"name": "a"}]).changed
     sound(path)
     assert info(path)["virtual-size"] == 32 * MIB
+
+
+def uncounted(path: Path) -> Path:
+    """An image with corruptions and no mark."""
+    make(path, "qcow2", 16 * MIB, "write -P %s" % CONTENT)
+    with path.open("r+b") as image:  # the count of its sixth cluster, which is in use
+        image.seek(2 * 65536 + 2 * 5)
+        image.write(b"\0\0")
+    assert faults(path)["corruptions"]
+    return path
+
+
+@pytest.mark.parametrize("conversion", [{"options": {"cluster_size": "128K"}}, {"format": "raw"}], ids=str)
+@pytest.mark.parametrize("damage", ["dirty", "corrupt", "crashed", "uncounted"])
+def test_a_repair_and_a_conversion_go_together(
+    tmp_path: Path, crashed: Path, damage: str, conversion: dict[str, Any]
+) -> None:
+    path = tmp_path / "disk.qcow2"
+    if damage == "crashed":
+        shutil.copy(crashed, path)
+    elif damage == "uncounted":
+        uncounted(path)
+    else:
+        marked(path, DIRTY if damage == "dirty" else CORRUPT)
+    declared = {**conversion, "force": True, "repair": "all", "size": "32M"}
+    result = both(path, **declared)
+    assert result.changed, result.json
+    image_format = conversion.get("format", "qcow2")
+    assert info(path, image_format)["virtual-size"] == 32 * MIB
+    holds(path, CONTENT, "0 1M 31M", image_format=image_format)
+    assert not both(path, **declared).changed
+
+
+def test_leaks_need_no_repair_before_a_conversion(tmp_path: Path) -> None:
+    path = make(tmp_path / "disk.qcow2", "qcow2", 16 * MIB, "write -P %s" % CONTENT)
+    with path.open("r+b") as image:  # the count of a cluster behind its last
+        image.truncate(41 * 65536)
+        image.seek(2 * 65536 + 2 * 40)
+        image.write(b"\0\1")
+    assert faults(path)["leaks"]
+    declared = {"options": {"cluster_size": "128K"}, "force": True, "repair": "leaks"}
+    result = both(path, **declared)
+    assert result.changed, result.json
+    assert not any("-r" in words for words in result.json["commands"])
+    sound(path)
+    assert not both(path, **declared).changed
+
+
+@pytest.mark.parametrize("bit", [DIRTY, CORRUPT])
+def test_a_repair_and_a_commit_go_together(tmp_path: Path, bit: int) -> None:
+    base = make(tmp_path / "base", "raw", 16 * MIB)
+    path = tmp_path / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", path)
+    qemu_io(path, "write -P %s" % CONTENT)
+    assert both(mark(path, bit), commit=True, repair="all").changed
+    holds(base, CONTENT, image_format="raw")
+    sound(path)
+    assert not both(path, commit=True, repair="all").changed
 
 
 def test_what_is_declared_already_needs_no_repair(disk: Path) -> None:

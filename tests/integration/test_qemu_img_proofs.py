@@ -115,6 +115,25 @@ def test_an_overlay_is_repaired_before_its_commit(folder: Path, kind: str) -> No
     assert leftovers(folder) == []
 
 
+def test_a_repair_stays_when_the_conversion_fails(tmp_path: Path, folder: Path) -> None:
+    """The image has its old format then, and is known to have it."""
+    path = make(folder / "disk", "qcow2", 4 * MIB, "write -P 1 0 4M")
+    assert run(path, options={"lazy_refcounts": True}, force=True).changed
+    with path.open("r+b") as file:
+        file.seek(72)  # where it is marked as dirty
+        file.write((1).to_bytes(8, "big"))
+    declared: dict[str, Any] = {"format": "raw", "force": True, "repair": "all"}
+    result = run(path, struck(tmp_path / "bin", "convert", "false"), **declared)
+    assert result.failed, result.json
+    assert info(path)["format"] == "qcow2"
+    assert faults(path) == {"corruptions": 0, "leaks": 0}
+    holds(path, "1 0 4M")
+    assert leftovers(folder) == []
+    assert run(path, **declared).changed
+    holds(path, "1 0 4M", image_format="raw")
+    assert not run(path, **declared).changed
+
+
 # After a commit
 
 

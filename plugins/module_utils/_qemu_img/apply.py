@@ -112,7 +112,7 @@ class Work:
         elif rest:
             self._in_place(rest)
         if any(isinstance(step, Adopt) for step in steps) and not any(isinstance(step, WHOLE) for step in rest):
-            self._remember(self.desired.path)
+            self._remember(self.desired.path, self.desired.format)
 
     def _did_alone(self, step: Step) -> bool:
         """Carry out a step that is complete in itself; False for one that changes the image together with others."""
@@ -276,7 +276,7 @@ class Work:
     def _replace(self, steps: Sequence[Step]) -> None:
         with ExitStack() as stack:
             stack.enter_context(self._held("replace"))
-            node = self._new_file(stack, self._new, self.desired.format, self._is_encrypted(steps))
+            node = self._new_file(stack, self._new, self._format(steps), self._is_encrypted(steps))
             content: OpenSource | None = None
             original: Original | None = None
             if self.seen.info is not None and _keeps_content(steps):
@@ -299,7 +299,13 @@ class Work:
             if content is not None:
                 content.refuse_if_changed()
                 self._identity = content.identity
-            self._publish()
+            self._publish(node.format)
+
+    def _format(self, steps: Sequence[Step]) -> Format:
+        """The new file's: a copy has the image's own, and may be converted afterwards."""
+        if self.seen.info is not None and any(isinstance(step, Copy) for step in steps):
+            return self.seen.info.format
+        return self.desired.format
 
     def _is_encrypted(self, steps: Sequence[Step]) -> bool:
         """Whether the new file opens with the task's secret: a copy as the image does, the others as declared."""
@@ -343,19 +349,19 @@ class Work:
             raise cut_off(self.desired, content.virtual_size_bytes)
         self._builder.convert(content.node, node, content.virtual_size_bytes, size, declared_shape(self.desired))
 
-    def _publish(self) -> None:
+    def _publish(self, image_format: Format) -> None:
         if self.seen.exists:
             inherit(self.desired.path, self._new)
         self._dress(self._new, None if self.seen.exists else NEW_IMAGE_MODE & ~_umask())
-        self._remember(self._new)
+        self._remember(self._new, image_format)
         self.bytes_written = os.stat(self._new).st_blocks * STAT_BLOCK_BYTES
         os.fsync(self._new_descriptor)
         publish(self._new, self.desired.path)
 
-    def _remember(self, path: str) -> None:
+    def _remember(self, path: str, image_format: Format) -> None:
         """Write the record of the image."""
         shaped = remembered(self.desired, self.seen, self._steps, self._content_seen)
-        record = Record(self.desired.format, self._identity, shaped, self.qemu_img.version())
+        record = Record(image_format, self._identity, shaped, self.qemu_img.version())
         records.write(path, record, self.desired.path)
 
     # Commit: into the backing file or its copy; the overlay is emptied by putting a fresh one in its place, as
@@ -422,15 +428,16 @@ class Work:
         options = {name: value for name, value in info.options.items() if not name.startswith("data_file")}
         backing = ["-b", str(info.backing_file), "-F", info.backing_format or Format.RAW.value]
         self._builder.create(node, info.virtual_size_bytes, options, backing)
-        self._publish()
+        self._publish(node.format)
 
 
 def _parts(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
-    """What comes before a commit (the overlay's repair) is complete before its data goes down."""
-    commits = [at for at, step in enumerate(steps) if isinstance(step, CommitDown)]
-    start = commits[0] if commits else 0
-    yield steps[:start]
-    yield steps[start:]
+    """A repair is complete before the data is committed or converted: both read the image under its own name."""
+    repaired = [at for at, step in enumerate(steps, 1) if isinstance(step, Repair)]
+    is_used = any(isinstance(step, (CommitDown, Rebuild)) for step in steps)
+    end = repaired[0] if repaired and is_used else 0
+    yield steps[:end]
+    yield steps[end:]
 
 
 def _keeps_content(steps: Sequence[Step]) -> bool:

@@ -150,7 +150,8 @@ def _existing(desired: Desired, seen: Seen) -> list[Step]:
         seeding = [Adopt(compared=True)]  # with the checksum, which was compared when the source was looked at
     rebuild = _rebuild(desired, seen, info)
     if rebuild is not None:
-        return [*seeding, rebuild, *_rebase(desired, seen), *_inner(desired, info.snapshots, info.bitmaps)]
+        inner = _inner(desired, info.snapshots, info.bitmaps)
+        return [*_mended_first(desired, seen, info), *seeding, rebuild, *_rebase(desired, seen), *inner]
     repair, commit = _repair(desired, seen), _commit(desired, seen, info)
     if repair and commit:  # what is damaged must not go down
         commit, repair = [Copy(), *repair, *commit], []
@@ -185,6 +186,13 @@ def _repair(desired: Desired, seen: Seen) -> list[Step]:
             "Restore it from a backup, or try repair: all (on a copy, which replaces the image only if that worked)",
         )
     return [Repair(desired.repair)]
+
+
+def _mended_first(desired: Desired, seen: Seen, info: ImageInfo) -> list[Step]:
+    """A repair before a conversion, which takes over what is damaged; leaks it leaves behind by itself."""
+    repair = _repair(desired, seen)
+    is_damaged = info.dirty or info.corrupt or (seen.check is not None and seen.check.corruptions > 0)
+    return [Copy(), *repair] if repair and is_damaged else []
 
 
 def _commit(desired: Desired, seen: Seen, info: ImageInfo) -> list[Step]:

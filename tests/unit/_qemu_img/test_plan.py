@@ -374,6 +374,21 @@ CASES = {
         existing(check=found.CheckResult(2, 3)),
         [steps.Copy(), steps.Repair(m.RepairMode.ALL)],
     ),
+    "mended before a conversion, which would take the damage over": (
+        desired(repair=m.RepairMode.ALL, format=RAW, force=True),
+        existing(check=found.CheckResult(2, 0)),
+        [steps.Copy(), steps.Repair(m.RepairMode.ALL), steps.Rebuild(GIB, False)],
+    ),
+    "a mark is taken away before a conversion": (
+        desired(repair=m.RepairMode.ALL, format=RAW, force=True),
+        existing(info=info()._replace(dirty=True), check=found.CheckResult(0, 0)),
+        [steps.Copy(), steps.Repair(m.RepairMode.ALL), steps.Rebuild(GIB, False)],
+    ),
+    "leaks stay behind in a conversion": (
+        desired(repair=m.RepairMode.ALL, format=RAW, force=True),
+        existing(check=found.CheckResult(0, 3)),
+        [steps.Rebuild(GIB, False)],
+    ),
     "a format that can't be checked": (desired(repair=m.RepairMode.ALL), existing(check=None), []),
     "mended before anything else": (
         desired(repair=m.RepairMode.LEAKS, size_bytes=2 * GIB),
