@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from tests.testbed.images import MIB, make, qemu_img
 from tests.testbed.modules import Result, run_module
+from tests.testbed.web_server import Temper, WebServer
 
 NOBODY = 65534
 LARGEST = {
@@ -65,6 +67,40 @@ def test_a_size_that_no_image_of_the_format_has(
 def test_an_image_is_not_grown_beyond_what_its_clusters_hold(tmp_path: Path) -> None:
     path = make(tmp_path / "disk", "qcow2", MIB, options="cluster_size=512")
     refused(path, "are more than format qcow2 can hold", size="129G")
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["file", "url"])
+def test_a_source_that_is_too_large_for_the_format(tmp_path: Path, served: bool) -> None:
+    content = make(tmp_path / "content", "qcow2", 3 << 40)
+    path = tmp_path / "disk"
+    says = "are more than format vpc can hold (%d)" % (2040 << 30)
+    if not served:
+        name = str(content)
+        refused(path, f"source: {name} is too large: its {3 << 40} bytes {says}", format="vpc", source=name)
+        refused(path, f"size: {3 << 40} bytes {says}", format="vpc", source=name, size="3T")
+        return
+    with WebServer(content.read_bytes(), Temper.GOOD).running() as server:
+        checksum = "sha256:" + hashlib.sha256(content.read_bytes()).hexdigest()
+        result = run(path, format="vpc", source=server.url, checksum=checksum)
+        assert result.failed, result.json
+        assert f"source: {server.url} is too large: its {3 << 40} bytes {says}" in result.msg
+        assert not any("create" in words for words in result.json["commands"])
+    assert os.listdir(tmp_path) == ["content"]
+
+
+def test_an_image_that_is_too_large_for_its_new_shape(tmp_path: Path) -> None:
+    path = make(tmp_path / "disk", "qcow2", 3 << 40)
+    refused(path, "format: the image is too large: its ", "Keep the image as it is", format="vpc", force=True)
+    small = {"options": {"cluster_size": "512"}, "force": True}
+    refused(path, "options: the image is too large: its ", "a larger cluster_size", **small)
+
+
+def test_a_backing_file_that_is_too_large_for_the_clusters(tmp_path: Path) -> None:
+    base = make(tmp_path / "base", "qcow2", 3 << 40)
+    small = {"cluster_size": "512"}
+    refused(
+        tmp_path / "disk", f"backing_file: {base} is too large", "a smaller size", backing_file=str(base), options=small
+    )
 
 
 # Old headers

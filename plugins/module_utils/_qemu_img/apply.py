@@ -32,6 +32,7 @@ from .examine import check
 from .extras import Named
 from .glance import stale
 from .keep import declared_shape, kept_shape, remembered
+from .limits import refuse_too_large
 from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen
 from .prove import Original, prove, prove_committed, refuse_corrupt, refuse_rounded
 from .refusals import cut_off, not_the_source, refuse_unclosed_source
@@ -347,6 +348,7 @@ class Work:
         size = content.virtual_size_bytes if size_bytes is None else size_bytes
         if size < content.virtual_size_bytes and not self.desired.allow_shrink:
             raise cut_off(self.desired, content.virtual_size_bytes)
+        refuse_too_large(self.desired, self.desired.options, Seed(size))  # a URL's is known only now
         self._builder.convert(content.node, node, content.virtual_size_bytes, size, declared_shape(self.desired))
 
     def _publish(self, image_format: Format) -> None:

@@ -43,22 +43,38 @@ def refuse_unfit(desired: Desired, seen: Seen, steps: list[Step]) -> None:
     options = desired.options if is_new else kept_shape(desired, seen).options
     for step in steps:
         if isinstance(step, (Create, Seed, Rebuild, Resize)):
-            _refuse_too_large(desired, options, step.size_bytes)
+            refuse_too_large(desired, options, step)
     if seen.info is not None and not is_new:
         _refuse_for_old_header(desired, seen.info, steps)
     if options.get("compat") == "0.10" and any(isinstance(step, SetBitmap) and step.bitmap.present for step in steps):
         raise BadInput("bitmaps", "an image with compat 0.10 can't have any", "Use options with compat: 1.1")
 
 
-def _refuse_too_large(desired: Desired, options: Mapping[str, str], size_bytes: int | None) -> None:
+def refuse_too_large(desired: Desired, options: Mapping[str, str], step: Create | Seed | Rebuild | Resize) -> None:
+    """Raise BadInput for a virtual size that no image of the declared format and ``options`` can have."""
     largest = largest_bytes(desired.format, options)
-    if size_bytes is None or largest is None or size_bytes <= largest:
+    if step.size_bytes is None or largest is None or step.size_bytes <= largest:
         return
+    option, whose, remedy = _origin_of_size(desired, step)
     raise BadInput(
-        "size",
-        "%d bytes are more than format %s can hold (%d)" % (size_bytes, desired.format.value, largest),
-        "Write a smaller size" + (", or use a larger cluster_size" if desired.format is Format.QCOW2 else ""),
+        option,
+        "%s%d bytes are more than format %s can hold (%d)" % (whose, step.size_bytes, desired.format.value, largest),
+        remedy + (", or use a larger cluster_size" if desired.format is Format.QCOW2 else ""),
     )
+
+
+def _origin_of_size(desired: Desired, step: Create | Seed | Rebuild | Resize) -> tuple[str, str, str]:
+    """The option from which a size comes, whose size it is, and what to do about it."""
+    if desired.size_bytes is not None:
+        return "size", "", "Write a smaller size"
+    if isinstance(step, Seed) and desired.source is not None:
+        remedy = "Use another format, or a smaller size with allow_shrink: true if its end is empty"
+        return "source", "%s is too large: its " % desired.source.shown, remedy
+    if isinstance(step, Create) and desired.backing is not None:
+        return "backing_file", "%s is too large: its " % desired.backing.path, "Write a smaller size"
+    option = "options" if desired.format is Format.QCOW2 else "format"  # a qcow2's clusters bound it
+    remedy = "Keep the image as it is, or write a smaller size with allow_shrink: true if its end is empty"
+    return option, "the image is too large: its ", remedy
 
 
 def _refuse_for_old_header(desired: Desired, info: ImageInfo, steps: list[Step]) -> None:
