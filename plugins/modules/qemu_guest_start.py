@@ -38,6 +38,7 @@ options:
       - The directory below which the guest gets a private one of its name, with its pidfile, sockets and logs.
       - By default C(/run/vmops) for root, else C(vmops) in C($XDG_RUNTIME_DIR), or C(/tmp/vmops-UID) where there is
         none.
+      - Symbolic links in it are followed, so that one guest has one place. The paths returned are the resolved ones.
       - The system limits a socket's path to 107 bytes, so it should be short.
     type: path
   emulator:

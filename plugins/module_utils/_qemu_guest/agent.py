@@ -89,15 +89,26 @@ class Agent(Channel):
 
 def listens(chardevs: Sequence[Mapping[str, Any]], path: str) -> bool | None:
     """Whether something in the guest has opened the channel at ``path``, by query-chardev's answer; None if that
-    channel isn't listed.
+    channel isn't listed. QEMU tells the path that it was started with, which may lead there by other links.
     """
+    resolved = os.path.realpath(path)
     for chardev in chardevs:
-        name = str(chardev.get("filename", ""))
-        if name.startswith("disconnected:"):
-            name = name[len("disconnected:") :]
-        if name == "unix:" + path or name.startswith(("unix:%s," % path, "unix:%s " % path)):
+        told = _socket_path(str(chardev.get("filename", "")))
+        if told == path or (os.path.isabs(told) and os.path.realpath(told) == resolved):
             return bool(chardev.get("frontend-open"))
     return None
+
+
+def _socket_path(filename: str) -> str:
+    """The path in QEMU's ``disconnected:unix:PATH,server=on``, with or without what is around it; empty if it is no
+    Unix socket.
+    """
+    if filename.startswith("disconnected:"):
+        filename = filename[len("disconnected:") :]
+    if not filename.startswith("unix:"):
+        return ""
+    address = filename[len("unix:") :].partition(" <-> ")[0]
+    return address.rpartition(",server")[0] or address
 
 
 def ping(path: str, deadline: Deadline, sync_s: float = SYNC_S) -> bool:

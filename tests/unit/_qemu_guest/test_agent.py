@@ -71,7 +71,13 @@ def test_commands_sent_before_would_be_seen_so_connecting_sends_nothing(tmp_path
         ("unix:/run/ga,server=on", True, True),
         ("disconnected:unix:/run/ga,server=on", False, False),
         ("unix:/run/ga,server=on <-> something", True, True),
+        ("unix:/run/ga,server", True, True),
+        ("unix:/run/ga", False, False),
+        ("unix:/run/../run/ga,server=on", True, True),
+        ("unix:run/ga,server=on", True, None),
         ("unix:/run/ga2,server=on", True, None),
+        ("unix:/run/ga,server,server=on", True, None),
+        ("disconnected:tcp:/run/ga,server=on", True, None),
         ("pty", True, None),
     ],
 )
