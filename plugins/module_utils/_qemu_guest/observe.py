@@ -78,6 +78,8 @@ def _is_fresh(sight: Sight) -> bool:
     monitor = sight.identity.monitor
     if _is_silent(sight):
         return True
+    if sight.seen.status is None:  # what it had not said yet may have come just now
+        return False
     if monitor is None or not _serves(sight.identity) or time.monotonic() - sight.at > FRESH_S:
         return False
     return not monitor.pump() and monitor.usable
