@@ -14,7 +14,9 @@ import pytest
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import STATES
 from tests.testbed.boot_guest import BootGuest, Qmp, until
 from tests.testbed.modules import run_module
+from tests.testbed.others_guest import ordinary_python
 from tests.testbed.playbooks import run_tasks
+from tests.testbed.start_bench import Bench
 
 UUID = "6f1d2c0e-8a43-4a57-9a52-1f0f6f0a4c11"
 
@@ -40,6 +42,17 @@ def test_a_running_guest(boot):
     assert guest.said() == "BR"
     with Qmp(guest.qmp_socket):  # the monitor is free again
         pass
+
+
+def test_an_agents_socket_is_known_by_whatever_way_it_is_reached(bench: Bench) -> None:
+    bench.runs.mkdir()
+    linked = bench.folder / "linked"
+    linked.symlink_to(bench.runs, target_is_directory=True)
+    started = bench.start(run_dir=str(linked)).json["guest"]
+    assert started["agent_socket"] == str(bench.place("agent.sock"))
+    by_link = {"pidfile": "qemu.pid", "qmp_socket": "qmp.sock", "agent_socket": "agent.sock"}
+    seen = info({option: str(linked / "g" / name) for option, name in by_link.items()})
+    assert (seen["state"], seen["agent_connected"]) == ("running", False)
 
 
 def test_block_jobs_are_listed(boot, tmp_path):
@@ -124,6 +137,17 @@ def test_a_guest_is_found_by_its_uuid(boot):
     guest = boot("byuuid-%d" % os.getpid(), extra=["-uuid", UUID])
     seen = info({"uuid": UUID})
     assert (seen["state"], seen["pid"], seen["name"]) == ("running", guest.pid, guest.folder.name)
+
+
+def test_an_agent_that_nobody_named_and_that_can_not_be_reached_is_done_without(boot, tmp_path):
+    guest = boot("unreached-%d" % os.getpid(), agent=True)
+    guest.agent_socket.chmod(0)
+    ordinary = ordinary_python(tmp_path)
+    seen = info({"name": guest.folder.name}, python=ordinary)
+    assert (seen["state"], seen["pid"], seen["agent_connected"]) == ("running", guest.pid, None)
+    named = info({**guest.options, "agent_socket": str(guest.agent_socket)}, python=ordinary)
+    assert named["state"] == "unproven"
+    assert "this user may not connect to %s" % guest.agent_socket in named["problem"]
 
 
 def test_many_at_once_with_one_that_hangs(boot):

@@ -62,6 +62,8 @@ class Identity:
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
+        # Whether its agent's socket was found on its command line: nobody named it, and it may be done without.
+        self.found_agent = False
         self.state = State.ABSENT
         self.problem = ""
         self.process: Process | None = None
@@ -97,6 +99,7 @@ def identify(guest: Guest, deadline: Deadline | None = None) -> Identity:
     What this user may not look at leaves the guest unproven. Raises StorageFailed where something can't be read for
     another reason, and BadInput.
     """
+    found_agent = False
     if guest.pidfile is None and guest.qmp_socket is None and guest.agent_socket is None and guest.pid is None:
         from .find import complete
 
@@ -106,10 +109,11 @@ def identify(guest: Guest, deadline: Deadline | None = None) -> Identity:
             return _unproven(Identity(guest), "%(reason)s. %(instead)s" % refused.facts)
         if found is None:
             return Identity(guest)
-        guest = found
+        found_agent, guest = True, found
     patience = Deadline(ENDING_S) if deadline is None else deadline.within(ENDING_S)
     for _again in range(3):
         identity = Identity(guest)
+        identity.found_agent = found_agent
         try:
             if _settle(identity, patience):
                 return identity
@@ -130,8 +134,7 @@ def _settle(identity: Identity, patience: Deadline) -> bool:
         _forbidden(identity, "read the pidfile %s" % guest.pidfile)
         return True
     try:
-        identity.monitor = Monitor(guest.qmp_socket) if guest.qmp_socket else None
-        identity.agent = Agent(guest.agent_socket) if guest.agent_socket else None
+        _connect(identity)
         for channel in (identity.monitor, identity.agent):
             if channel is not None and channel.problem in _NOT_PERMITTED:
                 _forbidden(identity, "connect to %s" % channel.path)
@@ -160,6 +163,15 @@ def _settle(identity: Identity, patience: Deadline) -> bool:
     finally:
         if pidfile is not None:
             os.close(pidfile.descriptor)
+
+
+def _connect(identity: Identity) -> None:
+    """Open the channels to what was named, and to a found agent if that can be had."""
+    guest = identity.guest
+    identity.monitor = Monitor(guest.qmp_socket) if guest.qmp_socket else None
+    identity.agent = Agent(guest.agent_socket) if guest.agent_socket else None
+    if identity.found_agent and identity.agent is not None and not _is_answer(identity.agent):
+        identity.agent, identity.guest = None, guest._replace(agent_socket=None)
 
 
 def _evidence(identity: Identity, pidfile: Pidfile | None) -> list[Evidence]:
@@ -429,10 +441,15 @@ def _without_descriptors(identity: Identity, pidfile: Pidfile | None) -> None:
 
 def _check_connection(channel: Channel | None) -> None:
     """Raises StorageFailed where a socket can't be used at all; nobody listening is an answer."""
-    if channel is None or channel.problem in ("", "EAGAIN", *_NOBODY_THERE):
+    if channel is None or _is_answer(channel):
         return
     number = getattr(errno, channel.problem, errno.EIO)
     raise storage_failed(OSError(number, os.strerror(number), channel.path), "Connecting")
+
+
+def _is_answer(channel: Channel) -> bool:
+    """Whether it tells that somebody listens at a socket, or that nobody does."""
+    return channel.problem in ("", "EAGAIN", *_NOBODY_THERE)
 
 
 def mark(path: str) -> Mark | None:
