@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.testbed import linux_guest
-from tests.testbed.boot_guest import EMULATOR, BootGuest
+from tests.testbed.boot_guest import EMULATOR, BootGuest, until
 from tests.testbed.modules import run_module
 
 
@@ -69,8 +69,13 @@ def shutdown(guest: LinuxGuest, **options: Any) -> dict[str, Any]:
 
 def test_a_real_agent_shuts_the_guest_down(boot):
     guest = boot()
-    seen = run_module("qemu_guest_info", guest.options).json["guest"]
-    assert (seen["state"], seen["agent_connected"]) == ("running", True)
+
+    def connected() -> bool:  # its agent needs a moment more than its last word on the console
+        seen = run_module("qemu_guest_info", guest.options).json["guest"]
+        assert seen["state"] == "running"
+        return bool(seen["agent_connected"])
+
+    until(connected, "the guest's agent to open its port")
     record = shutdown(guest, max_rung="agent")
     assert (record["method"], record["graceful"], record["shutdown_reason"]) == ("agent", True, "guest-shutdown")
     assert "GUEST-SHUTDOWN" in guest.said(), "the agent is to have run the guest's own shutdown"

@@ -43,17 +43,32 @@ def test_a_module_ended_while_it_waits_leaves_a_guest_that_the_next_run_adopts(
     assert not bench.start().changed
 
 
-@pytest.mark.parametrize("delay_ms", [60, 90, 120, 150, 180, 220, 260, 300])
+@pytest.mark.parametrize("delay_ms", [5, 15, 30, 60, 90, 120, 150, 180, 220, 260, 300])
 def test_a_module_killed_at_any_moment_of_the_start_is_recovered(bench: Bench, delay_ms: int) -> None:
     process = start_module("qemu_guest_start", bench.options())
     time.sleep(delay_ms / 1000)  # not a wait for anything: the moment of the fault
-    os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it was through already
+        os.killpg(process.pid, signal.SIGKILL)
     finish(process)
     result = bench.start()
     assert not result.failed, result.msg
     assert running(bench.folder) == [bench.pid()]
     assert not bench.start().changed
     assert not list(bench.runs.rglob(".*vmops*"))
+
+
+def test_the_lock_of_a_task_that_was_killed_when_all_was_done_is_removed(bench: Bench) -> None:
+    bench.start()
+    lock = bench.runs / ".g.vmops-lock"
+    lock.touch()
+    assert not bench.start(check=True).changed
+    assert lock.exists()
+    with lock.open("rb") as held:
+        assert try_flock(held.fileno())
+        assert not bench.start().changed
+        assert lock.exists(), "another task's lock is not a leftover"
+    assert not bench.start().changed
+    assert not lock.exists()
 
 
 # ---- QEMU is a daemon already, and the task ends before it is through ----

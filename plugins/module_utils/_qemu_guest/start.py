@@ -35,6 +35,7 @@ class Step(str, Enum):
     START = "start QEMU"
     RESUME = "let the paused guest run"
     WAIT = "wait until the guest is ready"
+    TIDY = "remove what a killed task left"
 
 
 class Seen(NamedTuple):
@@ -75,6 +76,7 @@ class Guest:
         self._awaited = awaited(options)
         self._may_restart = options["restart"] == "if_needed"
         self._may_resume = options["paused"] == "resume"
+        self._alone = False
         self._seen = Seen(None, None)
         self._drift: list[dict[str, object]] = []
         self._extras: dict[str, object] = {}
@@ -115,8 +117,17 @@ class Guest:
             if seen.starting or not self._is_reached(seen.record):
                 self._check()
                 steps += (Step.WAIT,)
+            elif not steps and not self._alone and self._has_leftovers():
+                steps = (Step.TIDY,)
             return Plan(steps, wanted, None if steps else wanted)
         return self._plan_another(seen, wanted)
+
+    def _has_leftovers(self) -> bool:
+        if not os.path.lexists(self._places.lock):
+            return False
+        from .._core.locks import is_stale
+
+        return is_stale(self._places.lock)
 
     def _plan_another(self, seen: Seen, wanted: View) -> Plan[Step]:
         """What is to be done where the declared guest doesn't run. What would fail is told in check mode, too."""
@@ -145,6 +156,7 @@ class Guest:
 
         prepare_base(self._places.base)
         with exclusive(self._places.lock, self._deadline, "another task that works on the guest %s" % self._name):
+            self._alone = True  # its lock is removed in the end, also one that a killed task left
             settle(self._name, self._places, self._deadline)
             yield
 
