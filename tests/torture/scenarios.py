@@ -23,7 +23,8 @@ class Scenario(NamedTuple):
     ``images`` are all images of the folder, with the formats in which they are to be read, before and after.
     ``in_place``: the change is made in the image itself, so that between old and new there may be an image that has
     the old content and another layout. ``flows``: data moves from one image to another, so only the views count.
-    ``hides``: capabilities that are hidden from the module.
+    ``hides``: capabilities that are hidden from the module. ``mended``: between old and new there may be the old image,
+    repaired.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Scenario(NamedTuple):
     in_place: bool = False
     flows: bool = False
     hides: str = ""
+    mended: bool = False
 
     def given(self, folder: Path) -> dict[str, Any]:
         """The task's arguments."""
@@ -282,6 +284,13 @@ SCENARIOS = (
         _both(_QCOW2, _corrupt("disk.qcow2")),
         {"path": "disk.qcow2", "repair": "all"},
         _DISK,
+    ),
+    Scenario(
+        "repair-and-rebuild",
+        _both(_QCOW2, _corrupt("disk.qcow2")),
+        {"path": "disk.qcow2", "repair": "all", "options": {"cluster_size": 4096}, "force": True},
+        _DISK,
+        mended=True,
     ),
     Scenario(
         "rebase",

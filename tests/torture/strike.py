@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from tests.testbed import module_main, syscalls
 from tests.testbed.syscalls import Action, Fault, Point, Run
 from tests.torture.scenarios import Scenario
-from tests.torture.world import CORRUPT, Look, World
+from tests.torture.world import CORRUPT, FINE, Look, World
 
 _DOMAIN = "ansible_collections.vmops.lifecycle.plugins.module_utils."
 _OWN = ".vmops-"  # in the names of the module's own files beside an image
@@ -138,7 +138,9 @@ class Rig:
             )
         if self._scenario.flows:
             return self._flowed(found, before, after)
-        allowed = (before, after) if self._scenario.in_place else (after,)
+        allowed = [after, *([before] if self._scenario.in_place else [])]
+        if self._scenario.mended:
+            allowed.append(before._replace(check=FINE))
         return any(found.sound == state.sound for state in allowed)
 
     @staticmethod
