@@ -12,6 +12,7 @@ Run as a program, this file is that one process.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,7 @@ def _import_all() -> None:
 def _main() -> None:
     module_main.find_collection()
     _import_all()
+    gc.freeze()  # what is collected no more isn't copied either
     channel = socket.socket(fileno=int(sys.argv[1]))
     request = _serve(channel)
     if request is None:
@@ -162,7 +165,23 @@ def _main() -> None:
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     os.umask(request["umask"])
-    module_main.run(request["name"])
+    _run(request["name"])
+
+
+def _run(name: str) -> None:
+    """To the end, but without taking down all that was imported: the kernel would copy it for that first."""
+    code: object = 0
+    try:
+        module_main.run(name)
+    except SystemExit as left:
+        code = left.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()  # AnsibleModule removes its temporary directory there
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 if __name__ == "__main__":
