@@ -45,8 +45,10 @@ def qemu(script: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(words, executable=sys.executable, env=home, **pipes) as running:
         assert running.stdout is not None
         running.stdout.readline()
-        yield running
-        running.kill()
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 @pytest.fixture(name="pid")
