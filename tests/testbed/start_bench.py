@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .boot_guest import Kind, image
+from .faults import Held
 from .modules import Result, run_module
 
 
@@ -63,12 +62,9 @@ class Bench:
 
 def _kill(pid: int) -> None:
     """A process that is being torn down has no words in /proc any more long before it has closed its files."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        assert select.select([descriptor], [], [], 60)[0], f"process {pid} outlived SIGKILL by 60 s"
-    finally:
-        os.close(descriptor)
+    process = Held(pid)
+    process.kill()
+    assert process.ends_within(60), f"process {pid} outlived SIGKILL by 60 s"
 
 
 def running(folder: Path) -> list[int]:

@@ -48,7 +48,7 @@ def clean(identity: Identity) -> list[Cleaned]:
 
 def _attempt(path: str, remove: Callable[[str, Mark | None], str], known: Mark | None) -> Cleaned:
     try:
-        kept = remove(path, known) if remove is _remove_declared or not os.path.islink(path) else IS_LINK
+        kept = remove(path, known)
     except FileNotFoundError:
         return Cleaned(path, "removed", "it went by itself")
     except OSError as error:
@@ -58,6 +58,8 @@ def _attempt(path: str, remove: Callable[[str, Mark | None], str], known: Mark |
 
 def _remove_pidfile(path: str, known: Mark | None) -> str:
     """Returns why it is kept, or nothing. Holds QEMU's own lock meanwhile, so that none can be starting with it."""
+    if os.path.islink(path):
+        return IS_LINK
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -75,6 +77,8 @@ def _remove_pidfile(path: str, known: Mark | None) -> str:
 
 
 def _remove_socket(path: str, known: Mark | None) -> str:
+    if os.path.islink(path):
+        return IS_LINK
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return "it is no socket"
     if is_listened(path):

@@ -111,8 +111,7 @@ def complete(guest: Guest) -> Guest | None:
         )
     if matching:
         pid, said = matching[0]
-        found = guest._replace(pid=pid, pidfile=said.pidfile, qmp_socket=said.qmp_socket)
-        return found._replace(agent_socket=said.agent_socket)
+        return guest._replace(pid=pid, pidfile=said.pidfile, qmp_socket=said.qmp_socket, agent_socket=said.agent_socket)
     if not arguments(1):
         raise Refused(
             "call %s absent" % guest.label,
@@ -129,8 +128,11 @@ def claimants(guest: Guest) -> list[tuple[int, Claims]]:
     matching = []
     for entry in os.listdir("/proc"):
         argv = arguments(int(entry)) if entry.isdigit() else []
-        if is_qemu(argv) and claims_to_be(guest, claims(argv)):
-            matching.append((int(entry), claims(argv)))
+        if not is_qemu(argv):
+            continue
+        said = claims(argv)
+        if claims_to_be(guest, said):
+            matching.append((int(entry), said))
     return matching
 
 

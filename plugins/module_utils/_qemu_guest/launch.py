@@ -23,7 +23,7 @@ from .accel import choose
 from .argv import argv
 from .places import Places, check_base, prepare_folder
 from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
-from .ready import qemu_said
+from .ready import plain, qemu_said
 from .record import Definition, Phase, Record, write_record
 from .spec import Spec
 from .underway import await_end, claim
@@ -32,6 +32,7 @@ PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architectur
 KILL_S = 5.0
 # A listening socket, by default one for whose first client QEMU's start waits.
 _WAITS = re.compile(r"^(?!.*(,wait=off|,nowait)(,|\Z)).*,server(=on)?(,|\Z)")
+NO_MEMORY = r"cannot set up guest memory|Cannot allocate memory"
 _ADVICE = (
     (
         r"Could not set up host forwarding rule '(\w+:[\d.]*:\d+)",
@@ -47,7 +48,7 @@ _ADVICE = (
         "KVM can't be used here: set accel to auto or tcg, or let this user use /dev/kvm.",
     ),
     (
-        r"cannot set up guest memory|Cannot allocate memory",
+        NO_MEMORY,
         "The host can't give that much memory: lower memory, or end something else.",
     ),
     (
@@ -72,12 +73,16 @@ class StartFailed(LifecycleError):
 
     def __init__(self, name: str, said: str, command: tuple[str, ...], rc: int) -> None:
         super().__init__(
-            "QEMU did not start the guest %s: %s. %s"
-            % (name, said.rstrip(".") or "it said nothing and left with %d" % rc, advice(said)),
+            "QEMU did not start the guest %s: %s" % (name, refusal(said, rc)),
             said=said,
             argv=list(command),
             rc=rc,
         )
+
+
+def refusal(said: str, rc: int) -> str:
+    """What QEMU said when it left with ``rc``, and what to do about it."""
+    return "%s. %s" % (said.rstrip(".") or "it said nothing and left with %d" % rc, advice(said))
 
 
 class Started(NamedTuple):
@@ -281,8 +286,3 @@ def _end(places: Places, error: LifecycleError) -> None:
         error.attach(second, "ending process %d" % process.pid)
     finally:
         process.close()
-
-
-def plain(stderr: str) -> str:
-    """QEMU's own words, without its name before each line."""
-    return "\n".join(re.sub(r"^qemu[\w-]*: ", "", line) for line in stderr.splitlines())

@@ -271,19 +271,12 @@ def written_images(pid: int) -> list[str]:
 
 def open_files(pid: int) -> dict[str, os.stat_result]:
     """What a process has open, by its descriptors' paths in /proc; empty where this user may not see that."""
-    found = {}
-    for name in _names("/proc/%d/fd" % pid):
-        path = "/proc/%d/fd/%s" % (pid, name)
-        try:
-            found[path] = os.stat(path)
-        except OSError:
-            continue  # it was closed meanwhile
-    return found
+    return {_descriptor_path(str(pid), name): seen for name, seen in _descriptors(str(pid))}
 
 
 def opened_by(file: os.stat_result) -> list[int]:
     """The processes that have this file open, as far as this user may see them."""
-    return [int(pid) for pid in _names("/proc") if pid.isdigit() and any(True for _name in _descriptors(pid, file))]
+    return [int(pid) for pid in _names("/proc") if pid.isdigit() and any(True for _name in _ways_to(pid, file))]
 
 
 def writers(file: os.stat_result) -> list[int]:
@@ -291,18 +284,26 @@ def writers(file: os.stat_result) -> list[int]:
     return [
         int(pid)
         for pid in _names("/proc")
-        if pid.isdigit() and any(_is_writable(pid, name) for name in _descriptors(pid, file))
+        if pid.isdigit() and any(_is_writable(pid, name) for name in _ways_to(pid, file))
     ]
 
 
-def _descriptors(pid: str, file: os.stat_result) -> Iterator[str]:
+def _ways_to(pid: str, file: os.stat_result) -> Iterator[str]:
     """The descriptors by which a process has this file open."""
+    return (name for name, seen in _descriptors(pid) if os.path.samestat(seen, file))
+
+
+def _descriptors(pid: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Each descriptor of a process, and what it has open by it."""
     for name in _names("/proc/%s/fd" % pid):
         try:
-            if os.path.samestat(os.stat("/proc/%s/fd/%s" % (pid, name)), file):
-                yield name
+            yield name, os.stat(_descriptor_path(pid, name))
         except OSError:
             continue  # it was closed meanwhile
+
+
+def _descriptor_path(pid: str, name: str) -> str:
+    return "/proc/%s/fd/%s" % (pid, name)
 
 
 def _is_writable(pid: str, descriptor: str) -> bool:
@@ -328,15 +329,15 @@ def socket_owner(inode: int) -> int | None:
     """A process that has this socket open; None where none is seen by this user."""
     wanted = "socket:[%d]" % inode
     for entry in _names("/proc"):
-        if entry.isdigit() and wanted in _open_files(entry):
+        if entry.isdigit() and wanted in _opened_names(entry):
             return int(entry)
     return None
 
 
-def _open_files(pid: str) -> Iterator[str]:
+def _opened_names(pid: str) -> Iterator[str]:
     for name in _names("/proc/%s/fd" % pid):
         try:
-            yield os.readlink("/proc/%s/fd/%s" % (pid, name))
+            yield os.readlink(_descriptor_path(pid, name))
         except OSError:
             continue  # it was closed meanwhile
 

@@ -196,9 +196,13 @@ class Monitor(Channel):
 
     def speaks(self) -> bool:
         """Read what has come. Whether there was any, or the connection has ended."""
-        known = (self.greeting is None, len(self.replies), len(self.events), self.problem)
+        known = self._heard
         self.pump()
-        return known != (self.greeting is None, len(self.replies), len(self.events), self.problem)
+        return known != self._heard
+
+    @property
+    def _heard(self) -> tuple[object, ...]:
+        return self.greeting is None, len(self.replies), len(self.events), self.problem
 
     def pump(self) -> list[Event]:
         """Read what has come: greeting, replies, events. Returns the new events, which are also kept in ``events``."""

@@ -75,8 +75,12 @@ def accepted(usernet: str, port: int) -> bool:
 
 def qemu_said(places: Places) -> str:
     """QEMU's own words, without its name before each line."""
-    lines = tail(places.qemu_log).splitlines()
-    return "\n".join(re.sub(r"^qemu[\w-]*: ", "", line) for line in lines if line.strip())
+    return plain("\n".join(line for line in tail(places.qemu_log).splitlines() if line.strip()))
+
+
+def plain(said: str) -> str:
+    """What a QEMU printed, without its name before each line."""
+    return "\n".join(re.sub(r"^qemu[\w-]*: ", "", line) for line in said.splitlines())
 
 
 def tail(path: str) -> str:

@@ -16,14 +16,13 @@ from .._core.errors import BadInput, CommandFailed, LifecycleError, TimedOut
 from .._core.wait import Deadline
 from .accel import choose
 from .argv import kernel_trial_argv, trial_argv
-from .launch import advice, check_host, find_emulator, plain, with_devices
+from .launch import NO_MEMORY, check_host, find_emulator, refusal, with_devices
 from .places import Places
+from .ready import plain
 from .record import Definition
 from .spec import Forward, Spec
 
 TRIAL_S = 10.0  # it takes 0.1 to 0.2 s
-# The running guest has memory that the new one will have.
-_NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory")
 
 
 class NotTaken(LifecycleError):
@@ -33,8 +32,8 @@ class NotTaken(LifecycleError):
 
     def __init__(self, name: str, said: str, command: Sequence[str], rc: int) -> None:
         super().__init__(
-            "QEMU doesn't take the new declaration of the guest %s: %s. %s The guest was left running as it was."
-            % (name, said.rstrip(".") or "it said nothing and left with %d" % rc, advice(said)),
+            "QEMU doesn't take the new declaration of the guest %s: %s The guest was left running as it was."
+            % (name, refusal(said, rc)),
             said=said,
             argv=list(command),
             rc=rc,
@@ -66,8 +65,8 @@ def _try(name: str, command: Sequence[str], deadline: Deadline, descriptors: Seq
         run(command, doing, deadline.within(TRIAL_S), pass_fds=descriptors)
     except CommandFailed as failed:
         said = plain(str(failed.facts["stderr"])).strip()
-        if _NO_MEMORY.search(said):
-            return
+        if re.search(NO_MEMORY, said):
+            return  # the running guest has memory that the new one will have
         raise NotTaken(name, said, command, int(str(failed.facts["rc"]))) from None
     except TimedOut:
         deadline.check(doing)

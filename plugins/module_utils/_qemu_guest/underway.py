@@ -48,9 +48,8 @@ def settle(name: str, places: Places, deadline: Deadline) -> None:
 
     Raises Refused where neither comes to pass in SETTLE_S seconds.
     """
-    try:
-        descriptor = os.open(places.qemu_log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
+    descriptor = _open_log(places)
+    if descriptor is None:
         return
     share = deadline.within(SETTLE_S)
     try:
@@ -71,9 +70,8 @@ def await_end(name: str, places: Places, deadline: Deadline) -> None:
 
     A QEMU that ends removes its pidfile first, and serves its sockets until it is gone.
     """
-    try:
-        descriptor = os.open(places.qemu_log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
+    descriptor = _open_log(places)
+    if descriptor is None:
         return
     try:
         poll_until(lambda: try_flock(descriptor), deadline.within(END_S), "the end of %s" % name)
@@ -81,6 +79,14 @@ def await_end(name: str, places: Places, deadline: Deadline) -> None:
         return  # who goes on finds who is there
     finally:
         os.close(descriptor)
+
+
+def _open_log(places: Places) -> int | None:
+    """The log that a start locks; None where there was none."""
+    try:
+        return os.open(places.qemu_log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _shown(places: Places) -> bool:

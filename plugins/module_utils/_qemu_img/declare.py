@@ -113,9 +113,10 @@ def url_secrets(source: str | None) -> list[str]:
     from urllib.parse import unquote, urlsplit
 
     try:
-        user, password = urlsplit(source).username, urlsplit(source).password
+        parts = urlsplit(source)
     except ValueError:  # no URL after all: `declared` will say so
         return []
+    user, password = parts.username, parts.password
     secrets = [password, unquote(password)] if password else []
     if user:
         secrets.append("//%s%s" % (user, "@" if password is None else ":"))
