@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible.module_utils.common import parameters
+
 from .forked import Fork
 from .module_main import ROOT
 
@@ -56,6 +58,8 @@ def start_module(
     With a `python` it is that one that starts, else the module is a fork (see `forked.py`).
     """
     given = dict(arguments, _ansible_check_mode=check, _ansible_diff=diff, _ansible_remote_tmp="~/.ansible/tmp")
+    if "inject_invocation" in parameters.PASS_VARS:  # the older cores always put it into the result
+        given["_ansible_inject_invocation"] = True
     environ = {**os.environ, **(env or {})}
     process = Fork(name, environ, cwd, umask) if python is None else _interpreter(python, name, environ)
     assert process.stdin is not None
