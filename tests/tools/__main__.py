@@ -19,6 +19,9 @@ from tests.tools.failure import Failure
 from tests.tools.paths import ROOT
 from tests.tools.runner import Stage
 
+_BOTH_USES = ("machines", "tests")
+"""Of Debian's packages: those for machines, and those that only tests need."""
+
 
 class Target(NamedTuple):
     """One word behind make: what it does, what has to be there for it."""
@@ -69,12 +72,12 @@ def _targets() -> Mapping[str, Target]:
     return {
         "help": Target("tells of these", _help, environments=list),
         "demo": Target("provisions a real QEMU machine, shows it, and takes it away again", _demo, ("machines",)),
-        "test": Target("runs all tests there are", _stages(stages.everything), ("machines",), _all_environments),
+        "test": Target("runs all tests there are", _stages(stages.everything), _BOTH_USES, _all_environments),
         "lint": Target("checks style, types and the reference", _stages(stages.lint)),
         "unit": Target("runs the unit tests", _stages(stages.unit), (), _all_environments),
         "sanity": Target("runs ansible-test sanity", _stages(stages.sanity), (), _both_cores),
-        "integration": Target("runs the modules on real QEMU", _stages(stages.integration), ("machines",), _both_cores),
-        "molecule": Target("runs the roles by Molecule", _stages(stages.molecule), ("machines",)),
+        "integration": Target("runs the modules on real QEMU", _stages(stages.integration), _BOTH_USES, _both_cores),
+        "molecule": Target("runs the roles by Molecule", _stages(stages.molecule), _BOTH_USES),
         "torture": Target("tries a fault at every single system call", _torture, ("machines",)),
         "bench": Target("measures speed and memory side by side with others", _bench, ("machines",)),
         "docs": Target("writes the reference anew from the modules' documentation", _docs),
