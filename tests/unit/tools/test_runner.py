@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,6 +83,13 @@ def test_every_command_and_every_stage_runs_whatever_failed_before(tmp_path):
     first = Stage("one", "one", [_shell("exit 1"), _shell(f"touch '{marks[0]}'")])
     assert runner.run([first, Stage("two", "two", [_shell(f"touch '{marks[1]}'")])]) == 1
     assert all(mark.exists() for mark in marks)
+
+
+def test_a_stage_is_one_line_with_its_time(capsys):
+    assert runner.run([Stage("one", "the first", [_shell("echo noise")]), Stage("two", "two", [_shell("exit 0")])]) == 0
+    stages = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("ok", "FAIL"))]
+    assert len(stages) == 2
+    assert all(re.fullmatch(r"ok    (the first|two      ) +[0-9]+\.[0-9] s", line) for line in stages)
 
 
 def test_a_stage_may_leave_a_note_for_its_line(capsys):
