@@ -155,7 +155,7 @@ def test_a_commit_into_a_backing_file_of_another_format(tmp_path: Path, image_fo
 # Encryption
 
 
-SECRET = {"secret": "correct horse"}
+SECRET = {"secret": "correct horse", "options": {"iter-time": 10}}
 
 
 def test_an_encrypted_overlay_is_rebased_by_a_relative_name(tmp_path: Path) -> None:
