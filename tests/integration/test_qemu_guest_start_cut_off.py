@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -43,6 +44,21 @@ def test_a_module_ended_while_it_waits_leaves_a_guest_that_the_next_run_adopts(
     assert not bench.start().changed
 
 
+def test_a_guest_that_was_adopted_and_is_shut_down_meanwhile_stays_down(bench: Bench) -> None:
+    """It is none that gave up because its start was killed, which alone is started anew."""
+    assert bench.start(ready_text="never", timeout=2).failed
+    pid = bench.pid()
+    process = start_module("qemu_guest_start", bench.options(ready_text="never", timeout=100))
+    until(lambda: f"pidfd of {pid}" in held_by(process.pid), "the next run to hold that process")
+    down = run_module("qemu_guest_shutdown", {"pidfile": str(bench.place("qemu.pid")), "max_rung": "terminate"})
+    assert down.changed, down.msg
+    result = finish(process)
+    assert result.failed
+    assert result.json["error"]["kind"] == "guest_ended"
+    assert not result.changed
+    assert running(bench.folder) == []
+
+
 @pytest.mark.parametrize("delay_ms", [5, 15, 30, 60, 90, 120, 150, 180, 220, 260, 300])
 def test_a_module_killed_at_any_moment_of_the_start_is_recovered(bench: Bench, delay_ms: int) -> None:
     process = start_module("qemu_guest_start", bench.options())
@@ -72,6 +88,29 @@ def test_the_lock_of_a_task_that_was_killed_when_all_was_done_is_removed(bench: 
 
 
 # ---- QEMU is a daemon already, and the task ends before it is through ----
+
+
+def test_a_guest_that_ends_as_soon_as_it_is_up_is_told_with_qemus_words(bench: Bench) -> None:
+    """The task is held where it writes down that the guest is ready, and the guest ends."""
+    if not WORKS_HERE:
+        pytest.skip("a process is held at a system call by a filter for x86_64 Linux")
+    assert bench.start(ready_text="never", timeout=2).failed
+    gate = Gate(bench.folder, ".guest.json.vmops-new")
+    given = bench.options(ready="none", ready_text=None)
+    process = start_module("qemu_guest_start", given, python=str(gate.wrap(sys.executable)))
+    try:
+        assert gate.reached.wait(60), "the task never came there"
+        os.kill(bench.pid(), signal.SIGTERM)
+        until(lambda: not running(bench.folder), "the guest to end")
+        gate.released.set()
+        result = finish(process)
+    finally:
+        gate.close()
+    assert result.failed
+    assert result.json["error"]["kind"] == "guest_ended"
+    assert "as soon as it was up" in result.msg
+    assert "terminating on signal 15" in result.msg
+    assert running(bench.folder) == []
 
 
 @pytest.fixture(name="gate")

@@ -10,6 +10,7 @@ result or error out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -110,8 +111,16 @@ def _refuse_unfinished(left: Plan[Any]) -> None:
     if left.steps:
         raise LifecycleError(
             "All was done without an error, and yet it isn't as declared; still to be done: %s. Run the task again, "
-            "and look at the host's disk." % ", ".join(type(step).__name__ for step in left.steps)
+            "and look at the host's disk." % ", ".join(_told(step) for step in left.steps)
         )
+
+
+def _told(step: object) -> str:
+    """A step in words: its value where it is one of an enumeration, else its type's name."""
+    value = getattr(step, "value", None)
+    if isinstance(value, str):
+        return value
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", type(step).__name__).lower()
 
 
 def run(

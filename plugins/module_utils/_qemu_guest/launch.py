@@ -18,7 +18,7 @@ from .._core.capabilities import Capability, has
 from .._core.command import find_tool, run
 from .._core.errors import BadInput, CommandFailed, LifecycleError, Refused, TimedOut, ToolMissing
 from .._core.files import remove
-from .._core.wait import Deadline, ready
+from .._core.wait import Deadline
 from .accel import choose
 from .argv import argv
 from .places import Places, check_base, prepare_folder
@@ -26,10 +26,10 @@ from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
 from .ready import plain, qemu_said
 from .record import Definition, Phase, Record, write_record
 from .spec import Spec
-from .underway import await_end, claim
+from .underway import GIVE_UP_S, await_end, claim, holders
 
 PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architecture"
-KILL_S = 5.0
+END_S = 5.0  # for a killed QEMU to be gone, with all of its memory
 # A listening socket, by default one for whose first client QEMU's start waits.
 _WAITS = re.compile(r"^(?!.*(,wait=off|,nowait)(,|\Z)).*,server(=on)?(,|\Z)")
 NO_MEMORY = r"cannot set up guest memory|Cannot allocate memory"
@@ -102,37 +102,39 @@ def start(spec: Spec, declared: Definition, places: Places, deadline: Deadline) 
     check_host(spec)
     emulator = find_emulator(spec.emulator)
     prepare_folder(places.folder)
-    await_end(spec.name, places, deadline)
+    await_end(spec.name, places, deadline.within(GIVE_UP_S))
     check_nobody(spec.name, places)
     accelerator = choose(spec.accel, emulator, places.base, deadline)
     command = argv(with_devices(spec), emulator, places, accelerator.name)
     record = Record(Phase.STARTING, 0, declared, accelerator.name, command)
     claimed = claim(spec.name, places, deadline)
     try:
-        _remove_leftovers(places)
-        write_record(places.record, record)
         _run(spec.name, record, places, claimed, deadline)
-    finally:
-        os.close(claimed)
+    except LifecycleError as error:
+        _take_back(spec.name, places, error)
+        raise
     return Started(record, accelerator.advice)
 
 
 def _run(name: str, record: Record, places: Places, claimed: int, deadline: Deadline) -> None:
-    """From QEMU's first process to the end of that process: then its daemon is through, or there is none."""
+    """From QEMU's first process to the end of that process: then its daemon is through, or there is none.
+
+    ``claimed`` is closed.
+    """
     try:
+        _remove_leftovers(places)
+        write_record(places.record, record)
         run(record.argv, "starting the guest %s" % name, deadline, pass_fds=(claimed,))
     except CommandFailed as failed:
         said = (qemu_said(places) + "\n" + plain(str(failed.facts["stderr"]))).strip()
-        error = StartFailed(name, said, record.argv, int(str(failed.facts["rc"])))
-        _forget(places, error)
-        raise error from None
+        raise StartFailed(name, said, record.argv, int(str(failed.facts["rc"]))) from None
     except TimedOut as error:
         waiting = [word for word in record.argv if _WAITS.search(word)]
         if waiting:
             error.message += " QEMU waits for somebody to connect to %s: give that wait=off." % " and ".join(waiting)
-        _end(places, error)
-        _forget(places, error)
         raise
+    finally:
+        os.close(claimed)
 
 
 def living_process(places: Places) -> Process | None:
@@ -264,25 +266,33 @@ def _remove_leftovers(places: Places) -> None:
         remove(path)
 
 
-def _forget(places: Places, error: LifecycleError) -> None:
-    """After a start that did not come to pass nothing but the logs stays."""
-    for path in (places.record, places.pidfile, places.qmp_socket, places.agent_socket):
-        try:
+def _take_back(name: str, places: Places, error: LifecycleError) -> None:
+    """After a start that did not come to pass nothing but the logs stays. Of a process that lives nothing is taken."""
+    try:
+        _end(places)
+    except OSError as second:
+        error.attach(second, "ending QEMU")
+    try:
+        if not await_end(name, places, Deadline(END_S)):
+            error.message += (
+                " Of this start a process lives, so nothing of it was removed: %s. Run the task again when that has "
+                "ended, or shut it down with qemu_guest_shutdown." % holders(places)
+            )
+            return
+        for path in (places.record, places.pidfile, places.qmp_socket, places.agent_socket):
             remove(path)
-        except OSError as second:
-            error.attach(second, "removing %s" % path)
+    except OSError as second:
+        error.attach(second, "removing what was left of the start")
 
 
-def _end(places: Places, error: LifecycleError) -> None:
-    """End a QEMU of ours that hangs before its guest ever ran."""
+def _end(places: Places) -> None:
+    """Kill a QEMU of ours that hangs before its guest ever ran."""
     process = living_process(places)
     if process is None:
         return
     try:
         process.signal(signal.SIGKILL)
-        descriptor = process.fileno()
-        ready(() if descriptor is None else (descriptor,), KILL_S)
-    except OSError as second:
-        error.attach(second, "ending process %d" % process.pid)
+    except ProcessLookupError:
+        pass  # it ended by itself
     finally:
         process.close()

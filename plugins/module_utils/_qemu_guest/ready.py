@@ -25,25 +25,31 @@ from .status import ANSWER_S
 EVERY_S = 0.1
 CONNECT_S = 0.5
 TAIL_BYTES = 2000
+UNREADY = "before it was ready"
 _USERNET = re.compile(r"^\s*TCP\[(\w+)\]\s+\S+\s+\S+\s+(\d+)\s", re.MULTILINE)
 # QEMU's user network takes a connection before the guest does; in these states the guest has not (libslirp, tcpstates).
 _NOT_TAKEN = ("HOST_FORWARD", "SYN_SENT", "SYN_RECEIVED", "CLOSED")
 
 
 class Ended(LifecycleError):
-    """The guest ended before it was ready. Next step: read what QEMU and the guest said."""
+    """The guest ended. Next step: read what QEMU and the guest said.
+
+    ``gave_up``: QEMU may have ended of itself at the very end of its start, as it does where the process that waits
+    for that was killed.
+    """
 
     kind = "guest_ended"
 
-    def __init__(self, name: str, after_s: float, places: Places) -> None:
+    def __init__(self, name: str, after_s: float, places: Places, when: str, answered: bool = True) -> None:
         said, console = qemu_said(places), tail(places.console_log)
         super().__init__(
-            "The guest %s ended, %.1f s into this task, before it was ready. QEMU said: %s. Its console ended with: %s."
+            "The guest %s ended, %.1f s into this task, %s. QEMU said: %s. Its console ended with: %s."
             " All of it is in %s."
-            % (name, after_s, said or "nothing", _last_lines(console) or "nothing", places.folder),
+            % (name, after_s, when, said or "nothing", _last_lines(console) or "nothing", places.folder),
             qemu=said,
             console=console,
         )
+        self.gave_up = not answered and "terminating on signal" not in said
 
 
 class Wait(NamedTuple):
@@ -65,7 +71,9 @@ def wait_until_ready(wait: Wait, process: Process, deadline: Deadline) -> None:
         while not reached(wait, deadline):
             if deadline.expired:
                 raise _too_late(wait, process, deadline, _status(wait))
-            _pause(wait, process, deadline)
+            _pause(process, deadline)
+            if not process.alive():
+                raise Ended(wait.name, deadline.elapsed_s(), wait.places, UNREADY, answered=reached is _is_up)
 
 
 def accepted(usernet: str, port: int) -> bool:
@@ -121,12 +129,10 @@ def _answers(wait: Wait, deadline: Deadline) -> bool:
     return True
 
 
-def _pause(wait: Wait, process: Process, deadline: Deadline) -> None:
-    """Let a moment pass. Raises Ended when the process has."""
+def _pause(process: Process, deadline: Deadline) -> None:
+    """Let a moment pass, at most until the process ends."""
     descriptor = process.fileno()
     ready(() if descriptor is None else (descriptor,), min(EVERY_S, deadline.remaining_s()))
-    if not process.alive():
-        raise Ended(wait.name, deadline.elapsed_s(), wait.places)
 
 
 def _is_up(wait: Wait, deadline: Deadline) -> bool:

@@ -77,6 +77,7 @@ class Guest:
         self._may_restart = options["restart"] == "if_needed"
         self._may_resume = options["paused"] == "resume"
         self._alone = False
+        self._applied = False
         self._seen = Seen(None, None)
         self._drift: list[dict[str, object]] = []
         self._extras: dict[str, object] = {}
@@ -107,6 +108,10 @@ class Guest:
     def plan(self, seen: Seen) -> Plan[Step]:
         """See Subject."""
         wanted = {"state": "running", "definition": self._declared}
+        if self._applied and seen.pid is None:
+            from .ready import Ended
+
+            raise Ended(self._name, self._deadline.elapsed_s(), self._places, "as soon as it was up")
         if seen.pid is not None and seen.lost:
             from .lost import refuse
 
@@ -164,10 +169,12 @@ class Guest:
         """See Subject."""
         from .up import Up
 
-        work = Up(self._options, self._declared, self._places, self._deadline)
+        answered = self._seen.status is not None
+        work = Up(self._options, self._declared, self._places, self._deadline, answered)
         try:
             for step in plan.steps:
                 {Step.END: work.end, Step.START: work.start, Step.RESUME: work.resume, Step.WAIT: work.wait}[step]()
+            self._applied = True
         except LifecycleError as error:
             if work.ended:
                 error.message += " The guest that ran before was shut down for this."

@@ -23,7 +23,7 @@ from .qmp import Channel
 # From its becoming a daemon to the lock on its pidfile QEMU needs milliseconds, a second or two on a host that swaps.
 SETTLE_S = 10.0
 # From the removal of its pidfile to its end QEMU needs milliseconds as well; a guest that lost its pidfile stays.
-END_S = 3.0
+GIVE_UP_S = 3.0
 
 
 def claim(name: str, places: Places, deadline: Deadline) -> int:
@@ -65,18 +65,30 @@ def settle(name: str, places: Places, deadline: Deadline) -> None:
         os.close(descriptor)
 
 
-def await_end(name: str, places: Places, deadline: Deadline) -> None:
-    """Wait until all processes of an earlier start have ended, at most END_S seconds.
+def await_end(name: str, places: Places, deadline: Deadline) -> bool:
+    """Wait until all processes of an earlier start have ended; whether they have.
 
     A QEMU that ends removes its pidfile first, and serves its sockets until it is gone.
     """
     descriptor = _open_log(places)
     if descriptor is None:
-        return
+        return True
     try:
-        poll_until(lambda: try_flock(descriptor), deadline.within(END_S), "the end of %s" % name)
+        poll_until(lambda: try_flock(descriptor), deadline, "the end of %s" % name)
+        return True
     except TimedOut:
-        return  # who goes on finds who is there
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def holders(places: Places) -> str:
+    """The processes of a start, for a message."""
+    descriptor = _open_log(places)
+    if descriptor is None:
+        return "none"
+    try:
+        return _holders(descriptor)
     finally:
         os.close(descriptor)
 

@@ -21,7 +21,7 @@ from .launch import living_process, start
 from .model import Policy, Rung
 from .places import Places
 from .process import pidfile_owner
-from .ready import Ended, Wait, wait_until_ready
+from .ready import UNREADY, Ended, Wait, wait_until_ready
 from .record import Awaited, Definition, Phase, Record, awaited, read_record, record_of, write_record
 from .spec import Spec, parse_readiness, parse_spec
 
@@ -50,13 +50,16 @@ def _policy(options: Mapping[str, Any]) -> Policy:
 
 
 class Up:
-    """One run's work on one guest."""
+    """One run's work on one guest. ``answered``: its QEMU has, so it was through with its start."""
 
-    def __init__(self, options: Mapping[str, Any], declared: Definition, places: Places, deadline: Deadline) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], declared: Definition, places: Places, deadline: Deadline, answered: bool
+    ) -> None:
         self._options = options
         self._declared = declared
         self._places = places
         self._deadline = deadline
+        self._answered = answered
         self._started = False
         self.ended = False
         self.changed = False  # whether anything was done, also where the task fails
@@ -119,13 +122,14 @@ class Up:
     def wait(self) -> None:
         """Wait until the guest is ready, and record that it is.
 
-        One that an earlier task began to start is started anew if it ends meanwhile: a QEMU that becomes a daemon
-        gives up in the end where the process that waits for that was killed.
+        One that an earlier task began to start is started anew if it gives up at the end of its start, as a QEMU that
+        becomes a daemon does where the process that waits for that was killed. One that ends later, as somebody shut
+        it down, stays down.
         """
         try:
             self._wait()
-        except Ended:
-            if self._started:
+        except Ended as ended:
+            if self._started or self._answered or not ended.gave_up:
                 raise
             self.start()
             self._wait()
@@ -142,7 +146,7 @@ class Up:
         wait = Wait(self._spec.name, readiness, self._places, forwarded=self._spec.forwarded(readiness.port))
         process = living_process(self._places)
         if process is None:
-            raise Ended(self._spec.name, self._deadline.elapsed_s(), self._places)
+            raise Ended(self._spec.name, self._deadline.elapsed_s(), self._places, UNREADY, answered=False)
         try:
             wait_until_ready(wait, process, self._deadline)
             record = read_record(self._places.record) or Record(Phase.STARTING, 0, self._declared, "", ())

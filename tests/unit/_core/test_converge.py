@@ -10,6 +10,8 @@ import json
 import os
 import signal
 from contextlib import contextmanager
+from enum import Enum
+from typing import NamedTuple
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
@@ -64,6 +66,16 @@ class Shelf:
 
     def warnings(self):
         return ["it creaks"]
+
+
+class PutAway(NamedTuple):
+    """A step of the one kind."""
+
+
+class Word(str, Enum):
+    """Steps of the other kind."""
+
+    LOOK = "have a look"
 
 
 @pytest.fixture
@@ -121,7 +133,10 @@ def test_work_that_claims_to_be_done_and_is_not_fails(path):
         def apply(self, plan):
             path.write_text("2")
 
-    with pytest.raises(LifecycleError, match="yet it isn't as declared; still to be done: int"):
+        def plan(self, seen):
+            return Plan((PutAway(), Word.LOOK) if seen < 3 else (), {"number": 3})
+
+    with pytest.raises(LifecycleError, match="yet it isn't as declared; still to be done: put away, have a look"):
         converge(Lazy(path, 3), check_mode=False)
 
 
