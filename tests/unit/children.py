@@ -10,7 +10,7 @@ import select
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,8 +36,8 @@ def start(script: str, *arguments: str, **popen: Any) -> subprocess.Popen[str]:
     """Start Python with a script; `_core` in an import line stands for the collection's."""
     code = textwrap.dedent(script).replace("from _core", _CORE)
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    pipes.update(popen)
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment(), text=True, **pipes)
+    pipes.update({"env": environment(), **popen})
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], text=True, **pipes)
 
 
 @contextmanager
@@ -67,3 +67,27 @@ class Watched:
 
     def close(self) -> None:
         os.close(self._pidfd)
+
+
+NOBODY = 65534
+
+
+def as_nobody(function: Callable[[], object]) -> str:
+    """What a function answers, or raises, in a process of a user without any rights of his own; as text."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.write(writing, repr(function()).encode())
+        except Exception as error:
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        text = answer.read()
+    os.waitpid(pid, 0)
+    return text

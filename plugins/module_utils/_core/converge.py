@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from .errors import LifecycleError, storage_failed
+from .errors import LifecycleError, secondary_errors, storage_failed
 from .signals import Stopped, stoppable
 from .wait import Deadline
 
@@ -168,6 +168,7 @@ def _leave(
         return
     except Stopped as stopped:
         told = LifecycleError("Stopped by %s. Run the task again to go on." % stopped.reason)
+        told.secondary = secondary_errors(stopped)
         _fail(module, deadline, subject, told)
         return
     except OSError as fault:

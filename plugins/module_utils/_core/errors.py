@@ -31,7 +31,7 @@ class LifecycleError(Exception):
 
     def attach(self, error: BaseException, doing: str) -> None:
         """Remember that ``doing`` (a clean-up step) failed as well."""
-        self.secondary.append("%s: %s" % (doing, describe(error)))
+        attach(self, error, doing)
 
     def __str__(self) -> str:
         if not self.secondary:
@@ -166,6 +166,17 @@ _STORAGE_ADVICE: Mapping[int, str] = {
 }
 
 
+def attach(first: BaseException, second: BaseException, doing: str) -> None:
+    """Remember with ``first`` that ``doing`` (a clean-up step) failed as well; what ``first`` becomes takes it over."""
+    told = [*secondary_errors(first), "%s: %s" % (doing, describe(second))]
+    setattr(first, "secondary", told)  # noqa: B010  # any exception may be the first one
+
+
+def secondary_errors(first: BaseException) -> list[str]:
+    """What was attached to it."""
+    return list(getattr(first, "secondary", ()))
+
+
 def storage_failed(
     error: OSError,
     doing: str,
@@ -176,7 +187,9 @@ def storage_failed(
     """The user's form of an OSError. ``path`` overrides the one that the error carries, which may be none."""
     named = path or error.filename
     where = os.fsdecode(named) if named else "an unnamed file"
-    return StorageFailed(doing, where, error.errno or 0, needed_bytes, free_bytes)
+    failed = StorageFailed(doing, where, error.errno or 0, needed_bytes, free_bytes)
+    failed.secondary = secondary_errors(error)
+    return failed
 
 
 def describe(error: BaseException) -> str:

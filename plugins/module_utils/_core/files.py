@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from .errors import LifecycleError
+from .errors import attach
 from .names import beside
 from .signals import held
 from .wait import Deadline, check_reader
@@ -59,6 +60,23 @@ def remove(path: str) -> bool:
 
 
 @contextmanager
+def afterwards(clean_up: Callable[[], object], doing: str) -> Iterator[None]:
+    """``clean_up`` after the block, however that ends. If both fail, the second failure is attached to the first one,
+    never in its place.
+    """
+    done: list[bool] = []
+    try:
+        yield
+        with held():
+            done.append(True)
+            clean_up()
+    except BaseException as error:
+        if not done:  # a stop signal may have come when the block itself had ended well
+            _clean_up_after(error, clean_up, doing)
+        raise
+
+
+@contextmanager
 def removed_on_failure(path: str) -> Iterator[None]:
     """If the block doesn't end well, ``path`` is removed; a failure of that is attached to the first error, never in
     its place.
@@ -66,13 +84,16 @@ def removed_on_failure(path: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        with held():
-            try:
-                remove(path)
-            except OSError as second:
-                if isinstance(error, LifecycleError):
-                    error.attach(second, "removing %s" % path)
+        _clean_up_after(error, partial(remove, path), "removing %s" % path)
         raise
+
+
+def _clean_up_after(first: BaseException, clean_up: Callable[[], object], doing: str) -> None:
+    with held():
+        try:
+            clean_up()
+        except OSError as second:
+            attach(first, second, doing)
 
 
 def write_whole(path: str, content: bytes, keep_attributes: bool = False) -> None:
@@ -129,9 +150,12 @@ def inherit(old: str, new: str) -> None:
     status, current = os.stat(old), os.stat(new)
     if (status.st_uid, status.st_gid) != (current.st_uid, current.st_gid):
         os.chown(new, status.st_uid, status.st_gid)
-    os.chmod(new, status.st_mode & 0o7777)
-    if not hasattr(os, "listxattr"):
-        return
+    if hasattr(os, "listxattr"):
+        _inherit_attributes(old, new)
+    os.chmod(new, status.st_mode & 0o7777)  # last: who may only read a file can't give it attributes, though it is his
+
+
+def _inherit_attributes(old: str, new: str) -> None:
     try:
         for name in os.listxattr(old):
             os.setxattr(new, name, os.getxattr(old, name))

@@ -10,12 +10,14 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 from .capabilities import Capability, has
+from .files import afterwards
+from .signals import held
 from .wait import Deadline, poll_until
 
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)); the trailing i pads it.
@@ -33,41 +35,65 @@ class Conflict(NamedTuple):
 
 
 @contextmanager
-def exclusive(lock_path: str, deadline: Deadline, waiting_for: str) -> Iterator[None]:
-    """Hold ``lock_path`` for this process alone; the file exists only meanwhile.
+def exclusive(lock_path: str, deadline: Deadline, waiting_for: str) -> Iterator[bool]:
+    """Hold ``lock_path`` for this process alone; the file exists only meanwhile. Yields whether it took over a file
+    that a killed holder had left.
 
-    A holder that is killed leaves an empty file, which the next one takes over and removes. Raises TimedOut while
-    another holds it.
+    Raises TimedOut while another holds it.
     """
-    descriptor = _take(lock_path, deadline, waiting_for)
-    try:
-        yield
-    finally:
+    held_by: list[int] = []
+    with afterwards(partial(_release, lock_path, held_by), "removing %s" % lock_path):
+        yield _take(lock_path, held_by, deadline, waiting_for)
+
+
+def _release(lock_path: str, held_by: Sequence[int]) -> None:
+    for descriptor in held_by:
         try:
-            os.unlink(lock_path)  # while still held: who waits on this inode sees that its name is gone, and opens anew
-        except FileNotFoundError:
-            pass
+            # While still held: who waits on this inode sees that its name is gone, and opens anew.
+            if _is_still(lock_path, descriptor):
+                os.unlink(lock_path)
         finally:
             os.close(descriptor)
 
 
-def _take(lock_path: str, deadline: Deadline, waiting_for: str) -> int:
+def _take(lock_path: str, held_by: list[int], deadline: Deadline, waiting_for: str) -> bool:
+    """``held_by`` gets the descriptor of the lock, in the same moment in which that is held."""
     while True:
-        descriptor = _create_held(lock_path)
-        if descriptor is not None:
-            return descriptor
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with held():  # a stop signal must not fall between the file's coming and our knowing of it
+            created = _create_held(lock_path)
+            held_by += created
+        if created:
+            return False
+        try:
+            descriptor = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
         try:
             poll_until(partial(try_flock, descriptor), deadline, waiting_for)
             if _is_still(lock_path, descriptor):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+                held_by.append(descriptor)
+                return True
+        finally:
+            if not held_by:
+                os.close(descriptor)
 
 
-def _create_held(lock_path: str) -> int | None:
+def _create_held(lock_path: str) -> list[int]:
+    """The descriptor of a new file that is held; none where there is one of that name."""
+    descriptor = _give_name(lock_path)
+    if descriptor is not None:
+        return [descriptor]
+    try:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        return []
+    if try_flock(descriptor) and _is_still(lock_path, descriptor):
+        return [descriptor]
+    os.close(descriptor)  # another was quicker to hold what was seen free
+    return []
+
+
+def _give_name(lock_path: str) -> int | None:
     """Give a file that is held already its name, so that nobody ever sees it free; None where it is there, or can't be.
 
     Files without a name exist on Linux's own file systems, not on network ones.
@@ -80,13 +106,12 @@ def _create_held(lock_path: str) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.link("/proc/self/fd/%d" % descriptor, lock_path, follow_symlinks=True)
+        # Only with a directory's descriptor, which an absolute name doesn't need, Python calls linkat(2): link(2)
+        # would not follow this name.
+        os.link("/proc/self/fd/%d" % descriptor, lock_path, src_dir_fd=descriptor, follow_symlinks=True)
     except OSError:
         os.close(descriptor)
         return None
-    except BaseException:
-        os.close(descriptor)
-        raise
     return descriptor
 
 
@@ -110,13 +135,27 @@ def _is_still(path: str, descriptor: int) -> bool:
 
 def is_stale(lock_path: str) -> bool:
     """Whether ``lock_path`` (see :func:`exclusive`) is there and no living process holds it: what a killed one left."""
+    return _is_free(lock_path) is True
+
+
+def is_held(lock_path: str) -> bool:
+    """Whether a living process holds ``lock_path`` (see :func:`exclusive`)."""
+    return _is_free(lock_path) is False
+
+
+def _is_free(lock_path: str) -> bool | None:
+    """None where it isn't there, or where it can't be looked at: another user's, say."""
     try:
-        descriptor = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
+        # For writing: NFS makes record locks of these, which need it.
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
     try:
+        free = try_flock(descriptor)
         # Freed by its holder in this moment its name is gone as well.
-        return try_flock(descriptor) and _is_still(lock_path, descriptor)
+        return free if _is_still(lock_path, descriptor) else None
+    except OSError:
+        return None
     finally:
         os.close(descriptor)
 

@@ -9,14 +9,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core import files
-from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import LifecycleError, TimedOut
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import (
+    LifecycleError,
+    TimedOut,
+    secondary_errors,
+    storage_failed,
+)
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.signals import Stopped
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
+from tests.unit.children import NOBODY, as_nobody
 
 MIB = 1 << 20
 
@@ -114,10 +123,41 @@ def test_a_failing_clean_up_is_attached_to_the_first_error(tmp_path):
     assert len(caught.value.secondary) == 1
 
 
-def test_a_failing_clean_up_does_not_hide_an_error_that_can_carry_nothing(tmp_path):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, OSError, Stopped])
+def test_a_failing_clean_up_goes_along_with_an_error_of_any_kind(tmp_path, kind):
     (tmp_path / "file").mkdir()
-    with pytest.raises(ZeroDivisionError), files.removed_on_failure(str(tmp_path / "file")):
+    with pytest.raises(kind, match="the first") as caught, files.removed_on_failure(str(tmp_path / "file")):
+        raise kind("the first")
+    (told,) = secondary_errors(caught.value)
+    assert told.startswith("removing %s" % (tmp_path / "file"))
+
+
+def test_what_a_file_system_refused_takes_over_the_failure_of_the_clean_up(tmp_path):
+    (tmp_path / "file").mkdir()
+    with pytest.raises(OSError, match="full") as caught, files.removed_on_failure(str(tmp_path / "file")):
+        raise OSError(errno.ENOSPC, "full")
+    error = storage_failed(caught.value, "Writing")
+    assert "Besides, while cleaning up: removing " in str(error)
+
+
+def test_what_is_done_afterwards_is_done_in_any_case_and_once(tmp_path):
+    done = []
+    with files.afterwards(lambda: done.append("well"), "it"):
+        pass
+    with pytest.raises(ZeroDivisionError), files.afterwards(lambda: done.append("badly"), "it"):
         raise ZeroDivisionError
+    assert done == ["well", "badly"]
+
+
+def test_what_fails_afterwards_is_an_error_unless_there_was_one_before(tmp_path):
+    def fail():
+        raise OSError(errno.EIO, "broken")
+
+    with pytest.raises(OSError, match="broken"), files.afterwards(fail, "it"):
+        pass
+    besides = "the first Besides, while cleaning up: it: broken"
+    with pytest.raises(LifecycleError, match=besides), files.afterwards(fail, "it"):
+        raise LifecycleError("the first")
 
 
 def copy(source, target, deadline=None):
@@ -190,6 +230,21 @@ def test_a_file_takes_over_mode_and_attributes(tmp_path):
     files.inherit(str(old), str(new))
     assert stat.S_IMODE(new.stat().st_mode) == 0o2751
     assert os.getxattr(str(new), "user.vmops.test") == b"label"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_file_that_its_owner_may_only_read_is_taken_over_by_him():
+    with tempfile.TemporaryDirectory() as folder:
+        old, new = Path(folder, "old"), Path(folder, "new")
+        for path in (old, new):
+            path.touch(0o600)
+            os.chown(str(path), NOBODY, NOBODY)
+        os.setxattr(str(old), "user.vmops.test", b"label")
+        old.chmod(0o400)
+        os.chmod(folder, 0o755)
+        assert as_nobody(lambda: files.inherit(str(old), str(new))) == "None"
+        assert stat.S_IMODE(new.stat().st_mode) == 0o400
+        assert os.getxattr(str(new), "user.vmops.test") == b"label"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

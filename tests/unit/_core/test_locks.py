@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import struct
+import tempfile
 
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core import locks
-from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import TimedOut
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import LifecycleError, TimedOut
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
-from tests.unit.children import PATIENCE_S, running, start
+from tests.unit.children import PATIENCE_S, as_nobody, environment, running, start
 
 _HOLDS = """
     import sys
@@ -89,6 +92,119 @@ def test_a_killed_holder_s_file_is_a_leftover_and_the_next_takes_it_over(lock):
     with locks.exclusive(lock, Deadline(PATIENCE_S), "the lock"):
         assert not locks.is_stale(lock)
     assert not os.path.exists(lock)
+
+
+def test_it_tells_whether_a_killed_holder_s_file_was_taken_over(lock):
+    with locks.exclusive(lock, Deadline(PATIENCE_S), "the lock") as took_over:
+        assert not took_over
+    open(lock, "wb").close()
+    with locks.exclusive(lock, Deadline(PATIENCE_S), "the lock") as took_over:
+        assert took_over
+
+
+def test_a_new_lock_is_held_from_the_moment_in_which_it_is_seen(lock, tmp_path):
+    """It gets its name when it is held already: only where files without a name don't exist it is created free."""
+    try:
+        os.close(os.open(str(tmp_path), os.O_TMPFILE | os.O_RDWR))
+    except OSError:
+        pytest.skip("this file system has no files without a name")
+    script = """
+        import os, sys
+        created = []
+        def audit(event, arguments):
+            if event == "open" and arguments[2] & os.O_CREAT:
+                created.append(arguments[0])
+        sys.addaudithook(audit)
+        from _core.locks import exclusive
+        from _core.wait import Deadline
+        with exclusive(sys.argv[1], Deadline(60), "the lock"):
+            print(os.path.exists(sys.argv[1]), created)
+    """
+    with running(script, lock) as process:
+        assert process.stdout.readline() == "True []\n", process.stderr.read()
+
+
+def test_where_files_without_a_name_do_not_exist_it_works_as_well(lock, monkeypatch):
+    monkeypatch.setenv("VMOPS_HIDE_CAPABILITIES", "proc")
+    with locks.exclusive(lock, Deadline(PATIENCE_S), "the lock") as took_over:
+        assert not took_over
+        assert locks.is_held(lock)
+    assert not os.path.exists(lock)
+
+
+@pytest.mark.parametrize("hidden", ["", "proc"], ids=["without a name first", "by its name"])
+def test_a_stop_signal_in_the_moment_of_its_coming_leaves_no_file(lock, hidden):
+    script = """
+        import os, signal, sys
+        from _core.locks import exclusive
+        from _core.signals import Stopped, stoppable
+        from _core.wait import Deadline
+        def stopped_after(call):
+            def both(*arguments, **named):
+                done = call(*arguments, **named)
+                if sys.argv[1] in arguments:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                return done
+            return both
+        os.open, os.link = stopped_after(os.open), stopped_after(os.link)
+        try:
+            with stoppable(), exclusive(sys.argv[1], Deadline(60), "the lock"):
+                print("held")
+        except Stopped:
+            print(os.path.exists(sys.argv[1]))
+    """
+    with running(script, lock, env=environment(VMOPS_HIDE_CAPABILITIES=hidden)) as process:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert out == "False\n", err
+
+
+def test_one_that_cannot_be_removed_does_not_hide_what_went_wrong_before(lock, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EPERM, "immutable")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    taken = locks.exclusive(lock, Deadline(PATIENCE_S), "the lock")
+    with pytest.raises(LifecycleError, match=r"the first Besides, while cleaning up: removing .*immutable"), taken:
+        raise LifecycleError("the first")
+
+
+def test_another_s_lock_of_the_same_name_is_left_alone(lock):
+    """Whoever removes the file by hand lets others in; they lose nothing by it in the end."""
+    with locks.exclusive(lock, Deadline(PATIENCE_S), "the lock"):
+        os.unlink(lock)
+        open(lock, "wb").close()
+    assert os.path.exists(lock)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_s_file_cannot_be_looked_at_and_counts_neither_as_stale_nor_as_held():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, ".lock")
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        assert as_nobody(lambda: (locks.is_stale(path), locks.is_held(path))) == "(False, False)"
+
+
+def test_where_only_a_file_open_for_writing_can_be_held_a_stale_one_is_known(lock, monkeypatch):
+    """As on NFS, whose flock is a record lock."""
+
+    def flock(descriptor, operation):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    open(lock, "wb").close()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert locks.is_stale(lock)
+
+
+def test_a_file_system_without_locks_tells_of_no_stale_one(lock, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    open(lock, "wb").close()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert not locks.is_stale(lock)
+    assert not locks.is_held(lock)
 
 
 def test_a_link_in_the_lock_s_place_is_not_followed(lock, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img import usage
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.found import Holder
-from tests.unit.children import running
+from tests.unit.children import NOBODY, as_nobody, running
 
 _OPENS = """
     import fcntl, os, struct, sys
@@ -92,28 +92,6 @@ def test_without_proc_the_locks_still_tell_that_somebody_is_there(image, monkeyp
     with opened(image, "read", "100", "203") as process:
         assert process.stdout.readline() == "open\n"
         assert usage.holders(image) == (Holder(0, "a process that this user can't see", False),)
-
-
-NOBODY = 65534
-
-
-def as_nobody(function):
-    """What a function answers in a process of a user who sees little of others; as text."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            os.write(writing, repr(function()).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        text = answer.read()
-    os.waitpid(pid, 0)
-    return text
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
