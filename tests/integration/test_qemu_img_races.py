@@ -11,58 +11,18 @@ qemu-img itself is held at a gate before it starts, so the swap comes at exactly
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import stat
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from tests.testbed.faults import digest, qemu_img, until
+from tests.testbed.faults import digest, qemu_img
 from tests.testbed.modules import Result, finish, start_module
+from tests.testbed.tool_gate import gate
 
 MIB = 1 << 20
-
-
-class Gate(NamedTuple):
-    """Holds the n-th qemu-img of one kind until it is let through."""
-
-    folder: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"PATH": "%s:%s" % (self.folder, os.environ["PATH"])}
-
-    def wait(self) -> None:
-        """Until somebody stands at the gate."""
-        until((self.folder / "here").exists, "the module to come to the gate")
-
-    def open(self) -> None:
-        with (self.folder / "go").open("w") as go:
-            go.write("go\n")
-
-
-def gate(folder: Path, word: str, nth: int) -> Gate:
-    folder.mkdir()
-    os.mkfifo(folder / "go")
-    real = shutil.which("qemu-img")
-    assert real is not None
-    script = f"""#!/bin/sh
-gate={shlex.quote(str(folder))}
-if [ "$1" = {word} ]; then
-    echo >> "$gate/count"
-    if [ "$(wc -l < "$gate/count")" -eq {nth} ]; then
-        : > "$gate/here"
-        read -r _ < "$gate/go"
-    fi
-fi
-exec {shlex.quote(real)} "$@"
-"""
-    (folder / "qemu-img").write_text(script)
-    (folder / "qemu-img").chmod(0o755)
-    return Gate(folder)
 
 
 @pytest.fixture(params=["raw", "qcow2"])

@@ -84,14 +84,15 @@ class Seed:
     def _leftovers(self) -> tuple[str, ...]:
         new, lock = beside(self._path, "new"), beside(self._path, "lock")
         found = [path for path in (new, lock) if os.path.lexists(path)]
+        lock_is_left = self._took_over
         if not self._alone and lock in found:
             from .._core.locks import is_stale
 
-            self._took_over = is_stale(lock)
-            if not self._took_over:
+            lock_is_left = is_stale(lock)
+            if not lock_is_left:
                 return ()  # somebody is at work
         # Looked at again: a task that was at work may have ended meanwhile.
-        return tuple(path for path in found if (path != lock or self._took_over) and os.path.lexists(path))
+        return tuple(path for path in found if (path != lock or lock_is_left) and os.path.lexists(path))
 
     def plan(self, seen: Seen) -> Plan[Step]:
         """See Subject. Raises Refused for a file that is no seed: a mistyped path must not cost a disk."""
@@ -114,8 +115,10 @@ class Seed:
         folder = os.path.dirname(self._path)
         if self._wanted is not None and not os.path.isdir(folder):
             raise BadInput("path", "the directory %s is not there" % folder, "Create it first")
-        with exclusive(beside(self._path, "lock"), self._deadline, "another task that works on %s" % self._path):
-            self._alone = True
+        with exclusive(
+            beside(self._path, "lock"), self._deadline, "another task that works on %s" % self._path
+        ) as over:
+            self._alone, self._took_over = True, over
             yield
 
     def apply(self, plan: Plan[Step]) -> None:

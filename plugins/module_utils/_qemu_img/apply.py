@@ -14,9 +14,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from .._core.errors import LifecycleError, Refused, storage_failed
 from .._core.files import (
+    afterwards,
     inherit,
     publish,
     remove,
@@ -118,8 +120,7 @@ class Work:
     def _did_alone(self, step: Step) -> bool:
         """Carry out a step that is complete in itself; False for one that changes the image together with others."""
         if isinstance(step, Sweep):
-            for name in step.names:
-                remove(name)
+            self._sweep(step.names)
         elif isinstance(step, SweepBelow):
             self._sweep_below(step.backing_path)
         elif isinstance(step, Remove):
@@ -132,11 +133,17 @@ class Work:
             return False
         return True
 
+    def _sweep(self, names: Sequence[str]) -> None:
+        """All but the lock that was taken over: without it others would work here too, so it goes when all is done."""
+        for name in names:
+            if name != beside(self.desired.path, "lock"):
+                remove(name)
+
     def _sweep_below(self, backing_path: str) -> None:
         """Under the backing file's own lock, whose file goes with it."""
         waiting_for = "another task that works on %s" % backing_path
         with exclusive(beside(backing_path, "lock"), self.qemu_img.deadline, waiting_for):
-            for name in stale(backing_path, alone=True, found_lock=False):
+            for name in stale(backing_path, alone=True, took_over=False):
                 remove(name)
 
     def _remove(self, extents: Sequence[str]) -> None:
@@ -189,7 +196,7 @@ class Work:
         if source.is_url:
             path = beside(self.desired.path, "download")
             remove(path)
-            stack.callback(remove, path)
+            stack.enter_context(afterwards(partial(remove, path), "removing %s" % path))
             fetch(source, path, self.qemu_img.deadline, self.attempts)
         content = stack.enter_context(opened(source, self.qemu_img, path))
         if not source.is_url and self.seen.source is not None:

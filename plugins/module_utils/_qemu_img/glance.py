@@ -140,11 +140,11 @@ def _device_and_inode(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def stale(path: str, alone: bool, found_lock: bool) -> tuple[str, ...]:
+def stale(path: str, alone: bool, took_over: bool) -> tuple[str, ...]:
     """Names that a killed run left beside ``path``; none while another task holds the lock: they are that task's.
 
     :param alone: this task holds the lock.
-    :param found_lock: this task found a lock file that nobody held when it took it.
+    :param took_over: its lock file is one that a killed task left, which goes when this task gives it back.
     """
     lock = beside(path, "lock")
     own = [beside(path, "new"), beside(path, "download"), beside(beside(path, "record"), "new")]
@@ -152,7 +152,7 @@ def stale(path: str, alone: bool, found_lock: bool) -> tuple[str, ...]:
         own.append(beside(path, "record"))
     there = [name for name in own if os.path.lexists(name)]
     if alone:
-        return tuple([lock, *there] if found_lock else there)
+        return tuple([lock, *there] if took_over else there)
     if os.path.lexists(lock):
         from .._core.locks import is_stale
 

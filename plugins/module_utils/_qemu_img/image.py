@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from .._core.capabilities import Capability, missing_protections
 from .._core.converge import Plan
+from .._core.errors import LifecycleError
 from .._core.names import beside
-from .._core.wait import Deadline
+from .._core.wait import Deadline, poll_until
 from .differences import is_at_rest
 from .glance import glance, resolve, stale
 from .model import Desired, ImageInfo, Seen
@@ -46,7 +47,7 @@ class Image:
         self._dress = dress
         self._closer: Observer | None = None
         self._alone = False
-        self._found_lock = False
+        self._took_over = False  # the lock is one that a killed task left
         self._seen: Seen | None = None
         self._extras: dict[str, object] = {}
         self._left_extents: tuple[str, ...] = ()
@@ -58,9 +59,39 @@ class Image:
         return self._desired.path
 
     def observe(self) -> Seen:
-        """See Subject."""
-        leftovers = stale(self.path, self._alone, self._found_lock)
-        self._found_lock = any(name == beside(self.path, "lock") for name in leftovers)
+        """See Subject. What is refused because of another task at work is looked at again when that has ended."""
+        if self._alone:
+            return self._look()
+        while True:
+            was_busy = self._is_busy()
+            try:
+                seen = self._look()
+                self.plan(seen)
+            except (LifecycleError, OSError):
+                if not (was_busy or self._is_busy()):
+                    raise
+                self._wait_for_others()
+            else:
+                return seen
+
+    def _is_busy(self) -> bool:
+        """Whether another task works on the image, or on the one into which this one commits."""
+        names = [lock for lock in self._locks() if os.path.lexists(lock)]
+        if not names:
+            return False
+        from .._core.locks import is_held
+
+        return any(is_held(name) for name in names)
+
+    def _locks(self) -> list[str]:
+        below = self._seen.below if self._seen else ""
+        return [beside(path, "lock") for path in (self.path, below) if path]
+
+    def _wait_for_others(self) -> None:
+        poll_until(lambda: not self._is_busy(), self._deadline, "another task that works on %s" % self.path)
+
+    def _look(self) -> Seen:
+        leftovers = stale(self.path, self._alone, self._took_over)
         # Whoever is going to change the image, or has changed it, has qemu-img itself look at it.
         seen = None if self._alone or leftovers else glance(self._desired)
         self._seen = seen or self._observer().observe(leftovers)
@@ -90,12 +121,12 @@ class Image:
         """See Subject. Two tasks on one image take turns; each looks again when it is its turn."""
         from .._core.locks import exclusive
 
-        with exclusive(beside(self.path, "lock"), self._deadline, "another task that works on %s" % self.path):
-            self._alone = True
+        with exclusive(beside(self.path, "lock"), self._deadline, "another task that works on %s" % self.path) as over:
+            self._alone, self._took_over = True, over
             try:
                 yield
             finally:
-                self._alone = False
+                self._alone = self._took_over = False
 
     def apply(self, plan: Plan[Step]) -> None:
         """See Subject."""
@@ -108,7 +139,7 @@ class Image:
         try:
             work.carry_out(plan.steps)
         finally:
-            self._found_lock = False
+            self._took_over = False
             self._extras["bytes"] = work.bytes_written
             self._extras["throughput_mb_s"] = (
                 round(work.bytes_written / 1e6 / work.elapsed_s, 1) if work.elapsed_s else 0.0

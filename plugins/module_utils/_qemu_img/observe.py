@@ -97,7 +97,7 @@ class Observer:
         named = os.path.join(os.path.dirname(path), backing_file)
         base = os.path.realpath(named) if os.path.islink(named) else named
         # A commit works beside the backing file too, and may have been killed after all else was done.
-        seen = seen._replace(below=base, left_below=stale(base, alone=False, found_lock=False))
+        seen = seen._replace(below=base, left_below=stale(base, alone=False, took_over=False))
         if not has_data(self.node(seen), self.qemu_img):
             return seen
         declared = Format(info.backing_format) if info.backing_format else None
