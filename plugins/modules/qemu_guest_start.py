@@ -210,9 +210,10 @@ options:
     choices: [none, agent, port, console]
     default: none
   ready_host:
-    description: The address to connect to for O(ready=port).
+    description:
+      - The address to connect to for O(ready=port). By default the O(networks[].forwards[].host_address) of the
+        forward with that port, and V(127.0.0.1) where that is all of the host's or there is none.
     type: str
-    default: 127.0.0.1
   ready_port:
     description: The port to connect to for O(ready=port). By default the host's port of the first TCP forward.
     type: int
@@ -384,7 +385,10 @@ guest:
       returned: success
       sample: /run/vmops/web1/agent.sock
     console_log:
-      description: What the guest wrote to its serial console since its start.
+      description:
+        - What the guest wrote to its serial console since its start.
+        - QEMU sets it no limit. A guest that writes without end fills the file system of O(run_dir), which for the
+          default one is often in memory.
       type: str
       returned: success
       sample: /run/vmops/web1/console.log
@@ -489,7 +493,7 @@ def main() -> None:
             "display": {"type": "str", "default": "none"},
             "extra_args": {"type": "list", "elements": "str", "default": []},
             "ready": {"type": "str", "choices": ["none", "agent", "port", "console"], "default": "none"},
-            "ready_host": {"type": "str", "default": "127.0.0.1"},
+            "ready_host": {"type": "str"},
             "ready_port": {"type": "int"},
             "ready_text": {"type": "str"},
             "restart": {"type": "str", "choices": ["never", "if_needed"], "default": "never"},

@@ -969,6 +969,19 @@ def test_a_forward_that_only_qemu_takes_is_not_ready(bench: Bench) -> None:
         pass  # which shows that it was QEMU's doing
 
 
+def test_a_forward_is_waited_for_at_the_address_where_the_host_listens(bench: Bench) -> None:
+    """Another server has the port at 127.0.0.1, and would be taken for the guest."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        forward = {"host_address": "127.0.0.2", "host_port": server.getsockname()[1], "guest_port": 22}
+        given = {"networks": [{"forwards": [forward]}], "ready": "port", "ready_text": None}
+        result = bench.start(**given, timeout=4)
+        assert result.failed
+        assert f"port {forward['host_port']} of g at 127.0.0.2" in result.msg
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
 # ---- accelerator ----
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from .._core.errors import LifecycleError, TimedOut
 from .._core.wait import Deadline, ready
@@ -25,6 +25,9 @@ from .status import ANSWER_S
 EVERY_S = 0.1
 CONNECT_S = 0.5
 TAIL_BYTES = 2000
+PIECE_BYTES = 1 << 20
+# How much of a log one look reads: then the clock and the process are looked at again.
+LOOK_BYTES = 64 << 20
 UNREADY = "before it was ready"
 _USERNET = re.compile(r"^\s*TCP\[(\w+)\]\s+\S+\s+\S+\s+(\d+)\s", re.MULTILINE)
 # QEMU's user network takes a connection before the guest does; in these states the guest has not (libslirp, tcpstates).
@@ -67,13 +70,18 @@ def wait_until_ready(wait: Wait, process: Process, deadline: Deadline) -> None:
     :raises Ended: as soon as its process has ended.
     :raises TimedOut: the guest runs on.
     """
-    for reached in (_answers, _is_up):
-        while not reached(wait, deadline):
+    console = Console(wait.places.console_log, wait.readiness.text)
+
+    def is_up() -> bool:
+        return _is_up(wait, console, deadline)
+
+    for reached in (lambda: _answers(wait, deadline), is_up):
+        while not reached():
             if deadline.expired:
                 raise _too_late(wait, process, deadline, _status(wait))
             _pause(process, deadline)
             if not process.alive():
-                raise Ended(wait.name, deadline.elapsed_s(), wait.places, UNREADY, answered=reached is _is_up)
+                raise Ended(wait.name, deadline.elapsed_s(), wait.places, UNREADY, answered=reached is is_up)
 
 
 def accepted(usernet: str, port: int) -> bool:
@@ -135,12 +143,12 @@ def _pause(process: Process, deadline: Deadline) -> None:
     ready(() if descriptor is None else (descriptor,), min(EVERY_S, deadline.remaining_s()))
 
 
-def _is_up(wait: Wait, deadline: Deadline) -> bool:
+def _is_up(wait: Wait, console: Console, deadline: Deadline) -> bool:
     kind = wait.readiness.kind
     if kind is ReadyKind.AGENT:
         return _agent_answers(wait, deadline)
     if kind is ReadyKind.CONSOLE:
-        return _console_says(wait.places.console_log, wait.readiness.text)
+        return console.says()
     if kind is ReadyKind.PORT:
         return _port_is_open(wait, deadline)
     return True
@@ -153,10 +161,38 @@ def _agent_answers(wait: Wait, deadline: Deadline) -> bool:
     return ping(path, deadline)
 
 
-def _console_says(path: str, text: str) -> bool:
-    # All of it each time: a boot's log is short, and the text may come in pieces.
-    with open(path, "rb") as file:
-        return text.encode("utf-8", "surrogateescape") in file.read()
+class Console:
+    """The console's log, searched for a text. The guest decides how long it gets, so each byte is read only once."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self._path = path
+        self._text = text.encode("utf-8", "surrogateescape")
+        self._at = 0
+        self._kept = b""  # the end of what was read, in which the text may begin
+
+    def says(self) -> bool:
+        """Whether the text was there up to now. Of a log that grows faster than it is read a part is left for later."""
+        try:
+            with open(self._path, "rb") as file:
+                return self._searched(file, os.fstat(file.fileno()).st_size)
+        except FileNotFoundError:
+            return False  # somebody cleans up after the guest
+
+    def _searched(self, file: BinaryIO, size: int) -> bool:
+        if size < self._at:  # it was emptied
+            self._at, self._kept = 0, b""
+        file.seek(self._at)
+        ends = min(size, self._at + LOOK_BYTES)
+        while self._at < ends:
+            piece = file.read(min(PIECE_BYTES, ends - self._at))
+            if not piece:
+                return False
+            self._at += len(piece)
+            seen = self._kept + piece
+            if self._text in seen:
+                return True
+            self._kept = seen[max(0, len(seen) - len(self._text) + 1) :]
+        return False
 
 
 def _port_is_open(wait: Wait, deadline: Deadline) -> bool:
@@ -187,7 +223,7 @@ def _status(wait: Wait) -> str:
 def _too_late(wait: Wait, process: Process, deadline: Deadline, status: str) -> TimedOut:
     expected = {
         ReadyKind.AGENT: "the guest agent of %s",
-        ReadyKind.PORT: "port %d of %%s" % wait.readiness.port,
+        ReadyKind.PORT: "port %d of %%s at %s" % (wait.readiness.port, wait.readiness.host.replace("%", "%%")),
         ReadyKind.CONSOLE: "%r on the console of %%s" % wait.readiness.text.replace("%", "%%"),
         ReadyKind.NONE: "the monitor of %s",
     }[wait.readiness.kind]

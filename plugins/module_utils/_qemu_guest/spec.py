@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from .record import Definition
 
 PORTS = range(1, 65536)
 ANY_ADDRESS = "0.0.0.0"
+LOOPBACK = "127.0.0.1"
 # Of QEMU's own options those that would undo what is declared elsewhere, and the option that declares it.
 _DECLARED = {
     "-m": "memory",
@@ -121,8 +122,11 @@ class Spec(NamedTuple):
 
     def forwarded(self, port: int) -> bool:
         """Whether the host's TCP ``port`` leads into the guest through QEMU's user network."""
-        forwards = (forward for network in self.networks for forward in network.forwards)
-        return any(forward.protocol == "tcp" and forward.host_port == port for forward in forwards)
+        return any(forward.protocol == "tcp" and forward.host_port == port for forward in self.forwards())
+
+    def forwards(self) -> Iterator[Forward]:
+        """Those of all cards."""
+        return (forward for network in self.networks for forward in network.forwards)
 
 
 class ReadyKind(str, Enum):
@@ -187,18 +191,25 @@ def parse_readiness(options: Mapping[str, Any], spec: Spec) -> Readiness:
             )
         return Readiness(kind, text=text)
     if kind is ReadyKind.PORT:
-        port = options.get("ready_port") or _first_forward(spec)
-        if port not in PORTS:
-            raise BadInput(
-                "ready_port", "%s is no TCP port" % port, "Name a port from 1 to 65535, or forward one to the guest"
-            )
-        return Readiness(kind, host=options.get("ready_host") or "127.0.0.1", port=port)
+        return _ready_port(options.get("ready_host"), options.get("ready_port"), spec)
     return Readiness(kind)
 
 
-def _first_forward(spec: Spec) -> int:
-    forwards = [forward for network in spec.networks for forward in network.forwards if forward.protocol == "tcp"]
-    return forwards[0].host_port if forwards else 0
+def _ready_port(host: str | None, port: int | None, spec: Spec) -> Readiness:
+    """The declared address; what isn't declared of it is taken from the first forward that it can mean."""
+    forwards = [
+        forward for forward in spec.forwards() if forward.protocol == "tcp" and port in (None, forward.host_port)
+    ]
+    if port is None:
+        port = forwards[0].host_port if forwards else 0
+    if port not in PORTS:
+        raise BadInput(
+            "ready_port", "%s is no TCP port" % port, "Name a port from 1 to 65535, or forward one to the guest"
+        )
+    if not host:
+        listens = forwards[0].host_address if forwards else ANY_ADDRESS
+        host = LOOPBACK if listens == ANY_ADDRESS else listens
+    return Readiness(ReadyKind.PORT, host=host, port=port)
 
 
 def _uuid(name: str, given: str | None) -> str:

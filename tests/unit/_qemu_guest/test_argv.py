@@ -336,6 +336,24 @@ def test_readiness():
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ("192.0.2.1", 2222)),
+        ({"ready_port": 2222}, ("192.0.2.1", 2222)),
+        ({"ready_port": 8080}, ("127.0.0.1", 8080)),  # of a host that listens at all of its addresses
+        ({"ready_port": 80}, ("127.0.0.1", 80)),
+        ({"ready_host": "192.0.2.7"}, ("192.0.2.7", 2222)),
+    ],
+    ids=str,
+)
+def test_a_port_is_waited_for_where_the_host_listens(options, expected):
+    one, other = {"host_address": "192.0.2.1"}, {"host_address": "0.0.0.0", "host_port": 8080}
+    made = spec(networks=[{**NETWORK, "forwards": [{**FORWARD, **one}, {**FORWARD, **other}]}])
+    found = parse_readiness({"ready": "port", **options}, made)
+    assert (found.host, found.port) == expected
+
+
+@pytest.mark.parametrize(
     ("options", "changes", "option"),
     [
         ({"ready": "agent"}, {"agent": False}, "ready"),

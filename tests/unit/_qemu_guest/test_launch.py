@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import Refused
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import ready
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.launch import advice
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.places import (
     default_base,
     prepare_base,
     prepare_folder,
 )
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.ready import accepted
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.ready import Console, accepted
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.record import (
     Phase,
     Record,
@@ -88,6 +90,45 @@ def test_what_is_no_record_is_none(tmp_path, content):
     path.write_text(content)
     assert read_record(str(path)) is None
     assert read_record(str(tmp_path / "none.json")) is None
+
+
+def test_a_text_on_the_console_is_found_however_it_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr(ready, "PIECE_BYTES", 4)
+    log = tmp_path / "console.log"
+    console = Console(str(log), "ready")
+    assert not console.says()
+    for piece in ("not yet", " re", "ad", "re", "a", "dy"):
+        with log.open("a") as file:
+            file.write(piece)
+        assert console.says() is (piece == "dy")
+    assert Console(str(log), "y").says()
+    assert not Console(str(log), "z").says()
+
+
+def test_what_was_read_of_the_console_is_not_read_again(tmp_path):
+    log = tmp_path / "console.log"
+    log.write_text("." * 100)
+    console = Console(str(log), "ready")
+    assert not console.says()
+    log.write_text("ready" + "." * 95)  # as nobody does: it shows what is looked at
+    assert not console.says()
+    log.write_text("ready")
+    assert console.says(), "a log that was emptied begins anew"
+
+
+def test_a_guest_that_writes_much_costs_no_memory_and_no_endless_look(tmp_path, monkeypatch):
+    monkeypatch.setattr(ready, "LOOK_BYTES", 32 << 20)
+    log = tmp_path / "console.log"
+    with log.open("wb") as file:
+        file.truncate(40 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write(b"ready")
+    console = Console(str(log), "ready")
+    tracemalloc.start()
+    assert not console.says()
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+    assert console.says()
 
 
 def test_a_guests_directory_is_made_private(tmp_path):
