@@ -62,8 +62,8 @@ options:
     type: str
   accel:
     description:
-      - V(auto) takes KVM if a tiny guest is seen to boot under it within 5 seconds, else TCG, QEMU's emulation. The
-        answer is kept in O(run_dir) until the host or its QEMU changes.
+      - V(auto) takes KVM if a tiny guest is seen to boot under it within 5 seconds, else TCG, QEMU's emulation. A yes
+        is kept in O(run_dir), in C(.accel.json), until the host or its QEMU changes, a no for a minute.
       - Other architectures than x86 are emulated unless V(kvm) is stated.
     type: str
     choices: [auto, kvm, tcg]

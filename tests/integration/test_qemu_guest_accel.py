@@ -74,12 +74,17 @@ class FakeQemuWithKvm:
 
     def choose(self, boots: bool) -> accel.Accelerator:
         if not self.path.exists():
-            self.path.write_text(
-                '#!/bin/sh\necho x >> "$(dirname "$0")/calls"\nexit "$(cat "$(dirname "$0")/answer")"\n'
-            )
-            self.path.chmod(0o755)
+            self.write()
         self.path.with_name("answer").write_text("85" if boots else "1")
-        return accel.choose("auto", str(self.path), self.base, Deadline(30))
+        return self.ask()
+
+    def write(self, slow: bool = False) -> None:
+        script = '#!/bin/sh\ncd "$(dirname "$0")"\necho x >> calls\n%sexit "$(cat answer)"\n'
+        self.path.write_text(script % ("sleep 0.5\n" if slow else ""))
+        self.path.chmod(0o755)
+
+    def ask(self) -> accel.Accelerator:
+        return accel.choose("auto", str(self.path), self.base, Deadline(60))
 
     def probes(self) -> int:
         return len(self.calls.read_text().splitlines())
@@ -109,6 +114,38 @@ def test_the_answer_is_kept_until_the_host_or_its_qemu_changes(tmp_path: Path, m
     monkeypatch.setattr(accel, "_boot_id", lambda: "after a restart of the host")
     assert fake.choose(boots=False).name == "tcg"
     assert fake.probes() == 4
+
+
+def test_a_no_is_kept_for_a_moment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been for want of time; whoever starts at the same time needs no probe of their own."""
+    fake = FakeQemuWithKvm(tmp_path, monkeypatch)
+    assert fake.choose(boots=False).name == "tcg"
+    assert fake.choose(boots=True).name == "tcg"
+    assert fake.probes() == 1
+    monkeypatch.setattr(accel, "NO_HOLDS_S", 0.0)
+    assert fake.choose(boots=True).name == "kvm"
+    assert fake.choose(boots=False).name == "kvm"
+    assert fake.probes() == 2
+
+
+def test_many_who_ask_at_once_get_one_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the first machines after a boot of the host do. Each is a process of its own, as tasks are."""
+    fake = FakeQemuWithKvm(tmp_path, monkeypatch)
+    fake.write(slow=True)
+    fake.path.with_name("answer").write_text("85")
+    asked = []
+    for _task in range(8):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = 0 if fake.ask().name == "kvm" else 2
+            finally:
+                os._exit(code)
+        asked.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in asked] == [0] * 8
+    assert fake.probes() == 1
+    assert not list(tmp_path.glob(".*vmops*"))
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "another user's"])

@@ -12,14 +12,18 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .._core.errors import CommandFailed, LifecycleError, TimedOut
+from .._core.errors import LifecycleError, TimedOut
 from .._core.wait import Deadline
 
 DEVICE = "/dev/kvm"
 KEPT_BYTES = 65536  # the answer with its situation needs a few hundred
 PROBE_S = 5.0  # the sector needs 0.4 s of a processor under TCG; who needs longer under KVM is no help
+# A "no" may have been for want of time or memory, so it holds for those only who start at the same time.
+NO_HOLDS_S = 60.0
 # A boot sector, from tests/testbed/probe_sector.S: it enters 64-bit mode, counts 10^8 down, waits for 20 ticks of the
 # timer, and writes 42 to port 0xf4, where isa-debug-exit makes QEMU leave with 2 * 42 + 1. The count tells a KVM that
 # really runs the guest from one that only emulates it, under which a kernel needs minutes for its first line.
@@ -58,17 +62,34 @@ def choose(declared: str, emulator: str, base: str, deadline: Deadline) -> Accel
 
 
 def _works(emulator: str, base: str, deadline: Deadline) -> bool:
-    """The kept answer, which holds for this boot of the host, this emulator and this device node; or a new one."""
+    """The kept answer, or a new one. Of many who ask at once one finds it out, since probes at once slow each other."""
     from .._core.files import write_whole
+    from .._core.locks import exclusive
+    from .._core.names import beside
 
     path = os.path.join(base, ".accel.json")
     situation = [_boot_id(), emulator, *_identity(emulator), *_identity(DEVICE)]
-    kept = _kept(path)
-    if kept is not None and kept.get("situation") == situation:
-        return bool(kept.get("works"))
-    works = boots(emulator, "kvm", deadline)
-    write_whole(path, json.dumps({"situation": situation, "works": works}).encode())
+    works = _answer(path, situation)
+    if works is not None:
+        return works
+    with exclusive(beside(path, "lock"), deadline, "another task that tries KVM"):
+        works = _answer(path, situation)
+        if works is None:
+            works = boots(emulator, "kvm", deadline)
+            answer = {"situation": situation, "works": works, "at_s": time.monotonic()}
+            write_whole(path, json.dumps(answer).encode())
     return works
+
+
+def _answer(path: str, situation: Sequence[object]) -> bool | None:
+    """The kept answer, which holds for this boot of the host, this emulator and this device node; None without one."""
+    kept = _kept(path) or {}
+    if kept.get("situation") != situation:
+        return None
+    if kept.get("works") is True:
+        return True
+    at_s = kept.get("at_s")
+    return False if isinstance(at_s, float) and time.monotonic() - at_s < NO_HOLDS_S else None
 
 
 def _kept(path: str) -> dict[str, Any] | None:
@@ -116,7 +137,7 @@ def boots(emulator: str, accel: str, deadline: Deadline) -> bool:
     except TimedOut:
         deadline.check("a probe boot under %s" % accel)
         return False
-    except (CommandFailed, LifecycleError):
+    except LifecycleError:  # it could not even be started
         return False
     finally:
         os.close(descriptor)

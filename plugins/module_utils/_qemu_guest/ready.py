@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from .._core.errors import LifecycleError, TimedOut
@@ -71,17 +71,17 @@ def wait_until_ready(wait: Wait, process: Process, deadline: Deadline) -> None:
     :raises TimedOut: the guest runs on.
     """
     console = Console(wait.places.console_log, wait.readiness.text)
+    _await(lambda: _answers(wait, deadline), wait, process, deadline, answered=False)
+    _await(lambda: _is_up(wait, console, deadline), wait, process, deadline, answered=True)
 
-    def is_up() -> bool:
-        return _is_up(wait, console, deadline)
 
-    for reached in (lambda: _answers(wait, deadline), is_up):
-        while not reached():
-            if deadline.expired:
-                raise _too_late(wait, process, deadline, _status(wait))
-            _pause(process, deadline)
-            if not process.alive():
-                raise Ended(wait.name, deadline.elapsed_s(), wait.places, UNREADY, answered=reached is is_up)
+def _await(reached: Callable[[], bool], wait: Wait, process: Process, deadline: Deadline, answered: bool) -> None:
+    while not reached():
+        if deadline.expired:
+            raise _too_late(wait, process, deadline, _status(wait))
+        _pause(process, deadline)
+        if not process.alive():
+            raise Ended(wait.name, deadline.elapsed_s(), wait.places, UNREADY, answered)
 
 
 def accepted(usernet: str, port: int) -> bool:
