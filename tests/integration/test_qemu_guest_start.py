@@ -909,11 +909,14 @@ def test_many_machines_at_once(bench: Bench) -> None:
         disk.write_bytes(image(Kind.OBEYS))
         disks.append([{"path": str(disk), "format": "raw", "interface": "ide"}])
     processes = [
-        start_module("qemu_guest_start", bench.options(name=f"m{number}", disks=disk))
+        start_module("qemu_guest_start", bench.options(name=f"m{number}", disks=disk, accel="auto", cpu=None))
         for number, disk in enumerate(disks)
     ]
-    assert all(finish(process).changed for process in processes)
+    results = [finish(process) for process in processes]
+    assert [result.msg for result in results if result.failed] == []
+    assert len({result.json["guest"]["accel"] for result in results}) == 1
     assert len(running(bench.folder)) == 6
+    assert not list(bench.runs.glob(".*vmops*"))
 
 
 def test_the_daemon_has_a_session_of_its_own_and_outlives_the_module_group(bench: Bench) -> None:
