@@ -38,6 +38,8 @@ options:
     description:
       - The last rung that may be used. V(agent) asks the guest agent, V(acpi) presses the power button, V(quit)
         tells QEMU to end, V(terminate) sends SIGTERM and V(kill) SIGKILL. From V(quit) on the guest isn't asked.
+      - The last one has all the time that is left. So has a QEMU whose guest has shut itself down, but for what the
+        signals after it need.
       - A guest whose monitor is hung or held by somebody else can only be reached by its agent and by signals.
     type: str
     choices: [agent, acpi, quit, terminate, kill]
@@ -71,8 +73,8 @@ options:
     default: wait
   require_graceful:
     description:
-      - Fail if a guest had to be stopped by O(max_rung) of V(quit) or more, or panicked or rebooted on its way. It is
-        down all the same. By default there is a warning.
+      - Fail if a guest did not shut itself down, that is, if V(quit) or a signal stopped it, or if it panicked or
+        rebooted on its way. It is down all the same. By default there is a warning.
     type: bool
     default: false
   cleanup:
@@ -141,8 +143,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 guests:
-  description: One record for each guest, in the order given, also when the task fails.
-  returned: always
+  description: One record for each guest, in the order given, also when the task fails. Empty if it fails before it
+    looked at any.
+  returned: unless the options are wrong
   type: list
   elements: dict
   contains:
@@ -175,7 +178,8 @@ guests:
       description: The rung that brought it down; null if it went by itself or didn't.
       type: str
     graceful:
-      description: Whether the guest shut itself down. Null if nothing was done, or nothing was needed.
+      description: Whether the guest shut itself down, even if its QEMU had to be ended after that. Null if nothing was
+        done, or nothing was needed.
       type: bool
     shutdown_reason:
       description:
@@ -191,7 +195,7 @@ guests:
       type: list
       elements: str
     attempts:
-      description: All that was sent, in order.
+      description: All that was sent or would have been, in order.
       type: list
       elements: dict
       contains:
@@ -211,7 +215,9 @@ guests:
           description: When it was answered, given up, or the guest ended.
           type: float
         sent:
-          description: The command or signal.
+          description:
+            - The command or signal; null if there was nobody to send it to. The agent is only asked to come in step
+              first, by V(guest-sync-delimited), and gets V(guest-shutdown) when it has answered that.
           type: str
         reply:
           description: What was answered.
@@ -272,7 +278,7 @@ guests:
       status_before: running
 guest:
   description: The same record, where the task is about one guest.
-  returned: when O(guests) isn't given
+  returned: when O(guests) isn't given and the guest was looked at
   type: dict
 elapsed_s:
   description: How long the task took, in seconds.

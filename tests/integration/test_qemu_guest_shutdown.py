@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.testbed.boot_guest import BootGuest, Kind, Qmp, until
 from tests.testbed.modules import finish, run_module, start_module
-from tests.testbed.shut_down import sent, shutdown
+from tests.testbed.shut_down import sent, shutdown, start_slow_job
 
 
 def test_a_willing_guest_goes_by_the_power_button(boot):
@@ -359,7 +358,7 @@ def test_by_name_alone_its_agent_is_found_too(boot):
     name = "agent-%d" % os.getpid()
     guest = boot(name, agent=True)
     result = run_module("qemu_guest_shutdown", {"name": name})
-    assert sent(result) == ["guest-shutdown", "system_powerdown"], result.json
+    assert [a["rung"] for a in result.json["guest"]["attempts"]] == ["agent", "acpi"], result.json
     assert not guest.alive()
     hung = boot(name, agent=True)
     hung.signal(signal.SIGSTOP)
@@ -397,7 +396,7 @@ def test_another_name_or_uuid_means_another_guest(boot, option):
 def test_block_jobs_are_waited_for_cancelled_or_respected(boot, tmp_path):
     guest = boot(content_mib=8)
     target = tmp_path / "copy.img"
-    start_slow_job(guest, target)
+    start_slow_job(guest.qmp_socket, target)
     respected = shutdown(guest, block_jobs="fail")
     assert respected.failed
     assert "backup" in respected.msg
@@ -414,25 +413,11 @@ def test_block_jobs_are_waited_for_cancelled_or_respected(boot, tmp_path):
 
 def test_a_job_that_ends_in_time_is_waited_for(boot, tmp_path):
     guest = boot(content_mib=8)
-    start_slow_job(guest, tmp_path / "copy.img", bytes_per_s=4 << 20)  # two seconds
+    start_slow_job(guest.qmp_socket, tmp_path / "copy.img", bytes_per_s=4 << 20)  # two seconds
     result = shutdown(guest)
     assert result.changed, result.json
     assert result.json["guest"]["block_jobs_cancelled"] == []
     assert result.json["guest"]["graceful"] is True
-
-
-def start_slow_job(guest: BootGuest, target: Path, bytes_per_s: int = 1024) -> None:
-    with Qmp(guest.qmp_socket) as monitor:
-        device = monitor.execute("query-block")[0]["device"]
-        monitor.execute(
-            "drive-backup",
-            device=device,
-            target=str(target),
-            format="raw",
-            sync="full",
-            speed=bytes_per_s,
-            **{"job-id": "copy"},
-        )
 
 
 def test_an_empty_fleet_is_down():

@@ -14,9 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.shutdo
 from tests.testbed import boot_guest
 from tests.testbed.boot_guest import BootGuest, GuestWithAgent, Kind, Qmp, ended, start_many, until
 from tests.testbed.modules import Result, finish, run_module, start_module
-from tests.testbed.shut_down import sent, shutdown
+from tests.testbed.shut_down import sent, shutdown, start_slow_job
 
 
 def outcomes(result: Result, rung: str) -> list[str]:
@@ -45,8 +46,20 @@ def test_a_dead_agent_is_noticed_at_once(boot):
     guest = boot(agent=True)
     result = shutdown(guest, agent_socket=str(guest.agent_socket))
     assert result.json["guest"]["method"] == "acpi"
-    assert outcomes(result, "agent")[-1] == "nobody_listens"
+    assert outcomes(result, "agent") == ["nobody_listens"]
+    assert result.json["guest"]["attempts"][0]["sent"] is None
     assert result.json["elapsed_s"] < 1.5, "an absent agent must not cost its time limit"
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["check", "run"])
+def test_a_dead_agent_is_told_where_nothing_else_may_be_used(boot, check):
+    guest = boot(agent=True)
+    result = shutdown(guest, check=check, agent_socket=str(guest.agent_socket), max_rung="agent")
+    assert result.failed
+    assert "no agent listens in it" in result.msg
+    assert not result.changed
+    assert result.json["guest"]["attempts"] == []
+    assert guest.alive()
 
 
 def answer(connection: socket.socket, message: dict[str, Any], sentinel: bytes = b"\xff") -> None:
@@ -59,18 +72,24 @@ def requests(connection: socket.socket) -> Iterator[dict[str, Any]]:
         yield json.loads(line.lstrip(b"\xff"))
 
 
-def live_agent(second_qmp: Path) -> Callable[[socket.socket], None]:
-    """Does what the real one does: answers the sync, powers the guest off, and never says that it did."""
+def meanwhile(second_qmp: Path, happens: Callable[[], None]) -> Callable[[socket.socket], None]:
+    """An agent that shuts its guest down only after something else has happened."""
 
     def script(connection: socket.socket) -> None:
         for request in requests(connection):
             if request["execute"] == "guest-sync-delimited":
                 answer(connection, {"return": request["arguments"]["id"]})
             elif request["execute"] == "guest-shutdown":
+                happens()
                 with Qmp(second_qmp) as inside:
                     inside.execute("system_powerdown")
 
     return script
+
+
+def live_agent(second_qmp: Path) -> Callable[[socket.socket], None]:
+    """Does what the real one does: answers the sync, powers the guest off, and never says that it did."""
+    return meanwhile(second_qmp, lambda: None)
 
 
 def test_a_live_agent_is_asked_first(boot, tmp_path):
@@ -120,24 +139,42 @@ def babble(connection: socket.socket) -> None:
         connection.sendall(b'{"return": "noise"}\n' * 1000)
 
 
-def silence(connection: socket.socket) -> None:
+def silence(_connection: socket.socket) -> None:
     """Listens for ever."""
-    for _request in requests(connection):
-        pass
+
+
+def wrong_number(connection: socket.socket) -> None:
+    """Answers somebody else."""
+    answer(connection, {"return": 1})
 
 
 def hang_up(connection: socket.socket) -> None:
-    """Goes away after the first request."""
-    connection.recv(1)
+    """Goes away."""
+    connection.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.parametrize("script", [babble, silence, hang_up])
-def test_a_rude_agent_gets_no_request_and_the_guest_goes_by_acpi(boot, script):
+@pytest.mark.parametrize("manners", [babble, silence, wrong_number, hang_up])
+def test_a_rude_agent_gets_no_request_and_the_guest_goes_by_acpi(boot, manners):
+    heard: list[str] = []
+
+    def script(connection: socket.socket) -> None:
+        with suppress(OSError):
+            for request in requests(connection):
+                if not heard:
+                    threading.Thread(target=with_rude, args=(connection,)).start()
+                heard.append(request["execute"])
+
+    def with_rude(connection: socket.socket) -> None:
+        with suppress(OSError):  # the client went away
+            manners(connection)
+
     guest = boot(make=GuestWithAgent, script=script)
     result = shutdown(guest)
     assert result.changed, result.json
     assert result.json["guest"]["method"] == "acpi"
     assert outcomes(result, "agent")[-1] in ("no_answer", "connection_lost")
+    assert sent(result) == ["guest-sync-delimited", "system_powerdown"]
+    assert heard == ["guest-sync-delimited"]
     assert result.json["elapsed_s"] < 8
 
 
@@ -254,9 +291,9 @@ def test_one_that_ends_just_after_its_time_is_down_by_what_was_sent(boot, monkey
     guest = boot()
     drive = fleet.drive
 
-    def drive_too_shortly(runs: Sequence[Run], _deadline: Deadline, parallel: int) -> None:
+    def drive_too_shortly(runs: Sequence[Run], _deadline: Deadline, parallel: int, renew: Any) -> None:
         guest.signal(signal.SIGSTOP)
-        drive(runs, Deadline(0), parallel)
+        drive(runs, Deadline(0), parallel, renew)
         assert "still alive after terminate" in runs[0].problem
         guest.signal(signal.SIGCONT)
         until(lambda: not guest.alive(), "the guest to end")
@@ -720,6 +757,79 @@ def test_one_that_is_refused_keeps_nobody_else_up(boot):
     assert result.json["changed"] is True
     assert not good.alive()
     assert paused.alive()
+
+
+def test_a_group_behind_one_that_is_refused_is_left_alone(boot):
+    paused, database = boot("paused"), boot("db")
+    with Qmp(paused.qmp_socket) as monitor:
+        monitor.execute("stop")
+    result = run_module("qemu_guest_shutdown", {"guests": [paused.options, {**database.options, "group": 1}]})
+    assert result.failed
+    assert not result.changed
+    assert "left alone, because a guest of group 0" in result.json["guests"][1]["problem"]
+    assert result.json["guests"][1]["attempts"] == []
+    assert database.alive()
+
+
+@pytest.mark.parametrize("policy", ["fail", "wait"])
+def test_a_job_begun_while_another_group_went_down_is_heeded(boot, tmp_path, policy):
+    database = boot("db", content_mib=8, second_monitor=True)
+
+    def copy() -> None:
+        speed = {"fail": 1024, "wait": 4 << 20}[policy]  # bytes a second: for ever, or two seconds
+        start_slow_job(database.second_qmp_socket, tmp_path / "copy.img", speed)
+
+    app = boot("app", make=GuestWithAgent, script=meanwhile(tmp_path / "app" / "second.sock", copy))
+    entries = [app.options, {**database.options, "group": 1}]
+    result = run_module("qemu_guest_shutdown", {"guests": entries, "block_jobs": policy, "timeout": 60})
+    assert not app.alive()
+    record = result.json["guests"][1]
+    assert record["block_jobs_cancelled"] == []
+    if policy == "wait":
+        assert not result.failed, result.msg
+        assert (record["method"], record["graceful"]) == ("acpi", True)
+        return
+    assert result.failed
+    assert "backup copy" in record["problem"]
+    assert record["attempts"] == []
+    assert database.alive()
+
+
+def test_a_guest_that_goes_by_itself_before_its_turn_is_down(boot, tmp_path):
+    database = boot("db", second_monitor=True)
+
+    def go() -> None:
+        with Qmp(database.second_qmp_socket) as inside:
+            inside.execute("system_powerdown")
+            until(lambda: not database.alive(), "the guest to go")
+
+    app = boot("app", make=GuestWithAgent, script=meanwhile(tmp_path / "app" / "second.sock", go))
+    result = run_module("qemu_guest_shutdown", {"guests": [app.options, {**database.options, "group": 1}]})
+    assert not result.failed, result.msg
+    record = result.json["guests"][1]
+    assert (record["state_before"], record["state"]) == ("running", "absent")
+    assert (record["method"], record["graceful"], record["attempts"]) == (None, None, [])
+
+
+def test_more_guests_than_descriptors_are_told_or_made_room_for(tmp_path):
+    guests = start_many(tmp_path, [Kind.OBEYS] * 8)
+    with ended(*guests):
+        options = {"guests": [guest.options for guest in guests], "parallel": 2}
+        refused = run_module("qemu_guest_shutdown", options, python=limited(tmp_path / "hard", "-n 20"))
+        assert refused.failed
+        assert "8 guests" in refused.msg
+        assert "ulimit" in refused.msg
+        assert all(guest.alive() for guest in guests)
+        result = run_module("qemu_guest_shutdown", options, python=limited(tmp_path / "soft", "-S -n 20"))
+        assert not result.failed, result.msg
+        assert not any(guest.alive() for guest in guests)
+
+
+def limited(path: Path, limit: str) -> str:
+    """A Python that may open only so many files."""
+    path.write_text('#!/bin/sh\nulimit %s\nexec %s "$@"\n' % (limit, sys.executable))
+    path.chmod(0o700)
+    return str(path)
 
 
 def test_groups_go_down_in_order(boot):

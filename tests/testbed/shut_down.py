@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from .boot_guest import BootGuest
+from .boot_guest import BootGuest, Qmp
 from .modules import Result, run_module
 
 
@@ -18,4 +19,19 @@ def shutdown(guest: BootGuest, check: bool = False, **options: Any) -> Result:
 
 def sent(result: Result) -> list[str]:
     """The commands and signals that one guest got, without their arguments."""
-    return [attempt["sent"].split()[0] for attempt in result.json["guest"]["attempts"]]
+    return [attempt["sent"].split()[0] for attempt in result.json["guest"]["attempts"] if attempt["sent"]]
+
+
+def start_slow_job(qmp_socket: Path, target: Path, bytes_per_s: int = 1024) -> None:
+    """Have a guest's disk copied; the job is called copy."""
+    with Qmp(qmp_socket) as monitor:
+        device = monitor.execute("query-block")[0]["device"]
+        monitor.execute(
+            "drive-backup",
+            device=device,
+            target=str(target),
+            format="raw",
+            sync="full",
+            speed=bytes_per_s,
+            **{"job-id": "copy"},
+        )

@@ -23,6 +23,7 @@ SYNC_S = 2.0  # an agent that listens answers in milliseconds
 # What a dead client can have left in the channel's buffers is far less; more comes from somebody who never listens.
 NOISE_LIMIT_BYTES = 1024 * 1024
 SENTINEL = b"\xff"
+SYNC = "guest-sync-delimited"
 
 
 class Phase(str, Enum):
@@ -49,7 +50,7 @@ class Agent(Channel):
 
     def sync(self) -> None:
         """Ask whoever listens to come in step with us."""
-        message = {"execute": "guest-sync-delimited", "arguments": {"id": self.number}}
+        message = {"execute": SYNC, "arguments": {"id": self.number}}
         self.write(SENTINEL + json.dumps(message).encode() + b"\n")
 
     def send(self, command: str, arguments: Mapping[str, Any] | None = None) -> None:

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
-from .model import Act
+from .agent import SYNC
 
 
 class Attempt:
-    """One thing that was sent, and what came of it. Times are seconds since the task began."""
+    """One thing that was sent, and what came of it. Times are seconds since the task began. ``sent`` is None where
+    there was nobody to send it to.
+    """
 
-    def __init__(self, vm: str, rung: str, number: int, started_s: float, sent: str) -> None:
+    def __init__(self, vm: str, rung: str, number: int, started_s: float, sent: str | None) -> None:
         self.vm = vm
         self.rung = rung
         self.number = number
@@ -31,9 +33,7 @@ class Attempt:
     @property
     def reached(self) -> bool:
         """Whether it may have done something to the guest: it was sent, and not refused."""
-        if self.sent == Act.ASK_AGENT.value:  # it goes out only to an agent that is in step with us
-            return self.outcome in ("accepted", "ended")
-        return self.outcome != "refused"
+        return self.sent not in (None, SYNC) and self.outcome != "refused"
 
     def as_result(self) -> dict[str, object]:
         return {

@@ -20,7 +20,7 @@ from .._core import locks
 from .._core.wait import Deadline
 from . import ladder as rules
 from . import process
-from .agent import Agent, Phase
+from .agent import SYNC, Agent, Phase
 from .attempt import Attempt
 from .cleanup import Cleaned, clean
 from .entry import Entry
@@ -46,23 +46,18 @@ class Run:
     def __init__(
         self, identity: Identity, seen: Probe, entry: Entry, policy: Policy, deadline: Deadline, tidy: bool
     ) -> None:
-        self.identity = identity
-        self.seen = seen
-        self.entry = entry
         self.policy = policy
         self.label = identity.guest.label
         self.attempts: list[Attempt] = []
         self.cancelled_jobs: list[str] = []
         self.cleaned: list[Cleaned] = []
         self.busy_images: list[str] = []
-        self.problem = entry.refusal
-        self.done = bool(entry.refusal)
+        self.renew(identity, seen, entry)
         self.ladder: Ladder | None = None
         self._first: Moved | None = None
         self._deadline = deadline
         self._tidy = tidy
         self._pending: dict[int, tuple[Act, Attempt]] = {}
-        self._told = 0  # how many of the monitor's events the ladder knows of
         self._images_until = math.inf
         self._release_at = math.inf
 
@@ -74,28 +69,38 @@ class Run:
     def down(self) -> bool:
         return self.outcome is not None and self.outcome.down
 
+    def renew(self, identity: Identity, seen: Probe, entry: Entry) -> None:
+        """Take what was seen of it later, before anything was sent to it."""
+        self.identity = identity
+        self.seen = seen
+        self.entry = entry
+        self.problem = entry.refusal
+        self.done = bool(entry.refusal)
+        self._told = seen.events  # how many of the monitor's events the ladder knows of
+        self._monitor_lost = identity.monitor is None or not identity.monitor.usable
+
     def prepare(self, ends: float) -> None:
         """Make up its mind; all is to be over at ``ends`` on the monotonic clock."""
-        now = time.monotonic()
-        monitor = self.identity.monitor
-        self._told = len(monitor.events) if monitor is not None else 0
-        ladder = Ladder(
+        self.ladder = self._ladder(ends)
+        self._first = rules.step(self.ladder, Event(On.BEGIN), self.ladder.began)
+
+    def _ladder(self, ends: float) -> Ladder:
+        return Ladder(
             self.entry,
             self.policy.profile,
             self.policy.block_jobs,
-            began=now,
+            began=time.monotonic(),
             ends=ends,
             jitter=random.uniform(1 - JITTER, 1 + JITTER),
             jobs=frozenset(job.name for job in self.seen.jobs),
         )
-        self.ladder = ladder
-        self._first = rules.step(ladder, Event(On.BEGIN), now)
 
     def begin(self) -> None:
         """Send what comes first. Nothing else is done here: a guest that is woken by it takes our processor."""
         if self.ladder is not None and self._first is not None:
             self._move(self.ladder, *self._first)
             self._first = None
+            self._take_in()  # what was reported since it was looked at has been read already
 
     def descriptors(self) -> list[int]:
         """What to poll for this guest."""
@@ -134,16 +139,22 @@ class Run:
             self._feed(Event(On.TIMER))
 
     def _hear_monitor(self) -> None:
+        if self.identity.monitor is not None and not self._monitor_lost:
+            self.identity.monitor.pump()
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Act on what the monitor has said, and on its end."""
         monitor = self.identity.monitor
-        if monitor is None or not monitor.usable:
+        if monitor is None or self._monitor_lost:
             return
-        monitor.pump()
         for number in [number for number in self._pending if number in monitor.replies]:
             self._answered(monitor, number)
         for message in monitor.events[self._told :]:
             self._told += 1
             self._heard(message)
         if not monitor.usable:
+            self._monitor_lost = True
             self._end_pending(monitor.problem)
             self._feed(Event(On.MONITOR_LOST))
 
@@ -192,10 +203,10 @@ class Run:
             return
         before = agent.phase
         phase = agent.pump()
-        attempt = next(attempt for attempt in self.attempts if attempt.sent == Act.ASK_AGENT.value)
+        attempt = next(attempt for attempt in self.attempts if attempt.rung == Rung.AGENT.value)
         if before is Phase.SYNCING and phase is Phase.SYNCED:
-            agent.send("guest-shutdown", {"mode": "powerdown"})
-            attempt.outcome = "accepted"  # a success is never answered
+            agent.send(Act.ASK_AGENT.value, {"mode": "powerdown"})
+            attempt.sent, attempt.outcome = Act.ASK_AGENT.value, "accepted"  # a success is never answered
             self._feed(Event(On.AGENT_TOOK_IT))
         refusals = [answer["error"] for answer in agent.answers if "error" in answer]
         if refusals:
@@ -252,15 +263,19 @@ class Run:
         said = "".join(" %s=%s" % item for item in (arguments or {}).items())
         attempt = self._attempt(act, said)
         self._pending[monitor.send(act.value, arguments)] = (act, attempt)
+        if not monitor.usable:
+            self._take_in()
 
     def _ask_agent(self) -> None:
         attempt = self._attempt(Act.ASK_AGENT)
+        attempt.sent = None
         agent = self.identity.agent
         if self.seen.agent_connected is False:
             self._agent_failed(attempt, "nobody_listens")
         elif agent is None or not agent.usable:
             self._agent_failed(attempt, "connection_lost", number=agent.problem if agent is not None else None)
         else:
+            attempt.sent = SYNC
             agent.sync()
 
     def _signal(self, act: Act) -> None:
@@ -288,12 +303,15 @@ class Run:
             return "prepare"
         return self.ladder.rung.value
 
+    def leave_alone(self, problem: str) -> None:
+        """Nothing is sent to it, for this reason."""
+        self.problem, self.done = problem, True
+
     def found_gone(self) -> None:
-        """Its process has ended after all, when its time was over: by what was sent last, or by itself."""
+        """Its process has ended before its turn, or when its time was over: by what was sent last, or by itself."""
         self.problem = ""
-        if self.ladder is not None:
-            self.ladder = self.ladder._replace(outcome=None)
-            self._feed(Event(On.ENDED))
+        self.ladder = (self.ladder or self._ladder(time.monotonic()))._replace(outcome=None)
+        self._feed(Event(On.ENDED))
         if self._tidy:
             self.cleaned = clean(self.identity)
         self.done = True
@@ -322,7 +340,7 @@ class Run:
 
     def _forbidden(self) -> str:
         """For a process of somebody else: that our signals never reached it."""
-        refused = [attempt.sent for attempt in self.attempts if attempt.errno == "EPERM"]
+        refused = [attempt.sent for attempt in self.attempts if attempt.sent and attempt.errno == "EPERM"]
         if not refused or self.identity.process is None:
             return ""
         return (

@@ -15,13 +15,17 @@ from .model import ORDER, Act, Policy, Rung, State
 ENDLESS_JOBS = ("mirror", "commit")
 
 
+_NO_AGENT = "no agent listens in it; start one there, or allow max_rung: acpi"
+
+
 class Means(NamedTuple):
-    """What there is to reach a guest by."""
+    """What there is to reach a guest by. ``deaf``: nobody in it has opened the agent's channel."""
 
     agent: bool
     monitor: bool
     signals: bool
     stopped: bool  # its process is held by SIGSTOP: only SIGKILL gets through
+    deaf: bool = False
 
 
 class Entry(NamedTuple):
@@ -51,6 +55,8 @@ def enter(state: State, means: Means, policy: Policy, jobs: Sequence[tuple[str, 
     )
     if not allowed:
         return Entry(refusal=_nothing_allowed(state, usable, policy.max_rung))
+    if allowed == (Rung.AGENT,) and means.deaf:
+        return Entry(refusal=_NO_AGENT)
     beyond = tuple(rung for rung in usable if rung not in allowed)
     return Entry(prepare, allowed, beyond, off, _jobs_refusal(jobs, policy.block_jobs))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from .._core.wait import Deadline, ready
 from . import ladder as rules
@@ -23,9 +23,9 @@ QUIET_S = 0.01
 REST_S = 0.002
 
 
-def drive(runs: Sequence[Run], deadline: Deadline, parallel: int) -> None:
+def drive(runs: Sequence[Run], deadline: Deadline, parallel: int, renew: Callable[[Sequence[Run]], None]) -> None:
     """Bring all guests down, group by group; a group begins when the one before it is down. ``parallel`` of 0: all of
-    a group at once.
+    a group at once. ``renew`` looks again at those whose turn has come: much may have happened while others went down.
 
     What became of each is in its run. A group after one that failed is left alone, because its order was asked for.
     """
@@ -33,12 +33,11 @@ def drive(runs: Sequence[Run], deadline: Deadline, parallel: int) -> None:
     ends = deadline.ends - min(2.0, 0.05 * (deadline.ends - deadline.started))  # for the last look and the result
     for number, group in enumerate(groups):
         members = [run for run in runs if run.identity.guest.group == group]
-        _drive_group(members, ends, parallel or len(members), len(groups) - number - 1)
+        _drive_group(members, ends, parallel or len(members), len(groups) - number - 1, renew)
         if any(run.problem for run in members):
             for run in runs:
                 if run.identity.guest.group > group and not run.problem:
-                    run.problem = "it was left alone, because a guest of group %d did not go down" % group
-                    run.done = True
+                    run.leave_alone("it was left alone, because a guest of group %d did not go down" % group)
             return
 
 
@@ -94,14 +93,20 @@ class _Active:
         return [run for run, at in self._wakes.items() if run.releasing and at <= now]
 
 
-def _drive_group(members: Iterable[Run], ends: float, parallel: int, groups_after: int) -> None:
+def _drive_group(
+    members: Iterable[Run], ends: float, parallel: int, groups_after: int, renew: Callable[[Sequence[Run]], None]
+) -> None:
     waiting = [run for run in members if not run.done]
     active = _Active()
     while waiting or active:
-        fresh = waiting[: parallel - len(active)]
+        called = waiting[: parallel - len(active)]
+        del waiting[: len(called)]
+        if called:
+            renew(called)
+        fresh = [run for run in called if not run.done]
         for number, run in enumerate(fresh):
-            run.prepare(rules.fair_end(time.monotonic(), ends, len(waiting) - number, parallel, groups_after))
-        del waiting[: len(fresh)]
+            left = len(fresh) - number + len(waiting)
+            run.prepare(rules.fair_end(time.monotonic(), ends, left, parallel, groups_after))
         if len(fresh) > 1:
             ready((), REST_S)
         for run in fresh:

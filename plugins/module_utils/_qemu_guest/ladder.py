@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from .agent import SYNC_S
 from .entry import Entry
 from .model import Act, Rung
 
@@ -45,14 +46,13 @@ PRESS_INTERVAL_MOST_S = 30.0
 WINDOWS_GAP_S = 0.5
 # A guest that has just been reset can't listen yet; firmware takes a second or two.
 AFTER_RESET_S = 2.0
-# The agent's sync takes at most 2 s (agent.SYNC_S); the rest is for connecting.
-AGENT_ANSWER_S = 2.5
-# quit and SIGTERM were seen to take 5 to 26 ms; flushing a full cache to a slow disk takes seconds.
-RUNG_MOST_S = {Rung.QUIT: 10.0, Rung.TERMINATE: 10.0, Rung.KILL: 10.0}
+# quit and SIGTERM were seen to take 5 to 26 ms; flushing a full cache to a slow disk takes seconds. The last rung has
+# all the time that is left: to free much memory, or a device of the host's, may take minutes.
+RUNG_MOST_S = {Rung.QUIT: 10.0, Rung.TERMINATE: 10.0}
 # What a rung is sure to get of the whole time, however long those above it take: a share, and at most so many seconds.
 RESERVED_SHARE = 0.15
 RESERVED_MOST_S = {Rung.QUIT: 10.0, Rung.TERMINATE: 5.0, Rung.KILL: 5.0}
-# From the end of the monitor's connection to the end of its process.
+# From the end of the monitor's connection to the end of its process, where the guest has not shut itself down.
 EXIT_S = 5.0
 
 # Of QEMU's reasons to end this one alone means that the guest shut itself down. After guest-panic and guest-reset
@@ -94,11 +94,13 @@ class Ladder(NamedTuple):
     press_at: float = math.inf
     interval_s: float = PRESS_INTERVAL_S
     presses: int = 0
+    half_pressed: bool = False  # of the windows profile's pair the first press was sent
     agent_took_it: bool = False
     guest_off: bool = False
     quit_sent: bool = False
     monitor_lost: bool = False
     rebooted: int = 0
+    tried: tuple[Rung, ...] = ()
     reason: str | None = None
     outcome: Outcome | None = None
 
@@ -175,32 +177,40 @@ def _guest_reset(ladder: Ladder, _text: str, now: float) -> Moved:
     ladder = ladder._replace(rebooted=ladder.rebooted + 1)
     following = ladder.entry.rungs[ladder.at + 1 : ladder.at + 2]
     if ladder.rung is Rung.AGENT and Rung.ACPI in following:
-        ladder = ladder._replace(at=ladder.at + 1)
-        ladder = ladder._replace(rung_ends=_rung_ends(ladder, now))
+        ladder = _at(ladder, ladder.at + 1, now)
     if ladder.rung is Rung.ACPI:
-        ladder = ladder._replace(press_at=now + AFTER_RESET_S, interval_s=PRESS_INTERVAL_S)
+        ladder = ladder._replace(press_at=now + AFTER_RESET_S, interval_s=PRESS_INTERVAL_S, half_pressed=False)
     return ladder, ()
 
 
-def _shutdown(ladder: Ladder, reason: str, _now: float) -> Moved:
+def _shutdown(ladder: Ladder, reason: str, now: float) -> Moved:
     if ladder.reason is not None:  # quit is reported as well, and the first reason is the guest's own
         return ladder, ()
     off = ladder.guest_off or reason.startswith("guest-")
-    return ladder._replace(reason=reason, guest_off=off, press_at=math.inf), ()
+    ladder = ladder._replace(reason=reason, guest_off=off, press_at=math.inf)
+    if off and ladder.rung is Rung.AGENT:  # the power button needs none of the time any more
+        ladder = ladder._replace(rung_ends=_rung_ends(ladder, now))
+    return ladder, ()
 
 
-def _stopped(ladder: Ladder, _text: str, now: float) -> Moved:
+def _stopped(ladder: Ladder, _text: str, _now: float) -> Moved:
     """SHUTDOWN and then STOP: the guest is off, and QEMU was told to live on."""
     if not ladder.guest_off or ladder.reason is None or ladder.quit_sent or ladder.monitor_lost:
         return ladder, ()
-    return ladder._replace(quit_sent=True, rung_ends=min(ladder.rung_ends, now + RUNG_MOST_S[Rung.QUIT])), (Act.QUIT,)
+    return ladder._replace(quit_sent=True), (Act.QUIT,)
 
 
 def _monitor_lost(ladder: Ladder, _text: str, now: float) -> Moved:
+    """With a guest that shut itself down its QEMU is on its way out: that has all the time of the rung. Else nobody
+    hears a press any more, and those rungs come sooner that can still do something.
+    """
     ladder = ladder._replace(monitor_lost=True, press_at=math.inf)
-    if ladder.rung in (Rung.ACPI, Rung.QUIT):
-        ladder = ladder._replace(rung_ends=min(ladder.rung_ends, now + EXIT_S))
-    return ladder, ()
+    if ladder.rung not in (Rung.ACPI, Rung.QUIT) and not (ladder.rung is Rung.AGENT and ladder.agent_took_it):
+        return ladder, ()
+    ends = _rung_ends(ladder, now)
+    if ladder.rung is Rung.ACPI and not ladder.guest_off and _below(ladder):
+        ends = min(ends, now + EXIT_S)
+    return ladder._replace(rung_ends=ends), ()
 
 
 def _refused(ladder: Ladder, act: str, now: float) -> Moved:
@@ -229,11 +239,13 @@ def _last_graceful(ladder: Ladder) -> Rung | None:
 def _graceful(ladder: Ladder) -> bool | None:
     if ladder.rung is None:
         return None
-    if ladder.rung in (Rung.TERMINATE, Rung.KILL):
-        return False
     # Without a monitor no event tells; but an agent's guest that ends after it took the request did so by itself.
     unseen = ladder.rung is Rung.AGENT and ladder.agent_took_it and Rung.QUIT not in ladder.entry.rungs
-    return ladder.entry.off or ladder.reason == GUEST_SHUTDOWN or (unseen and ladder.reason is None)
+    return _went_by_itself(ladder) or (unseen and ladder.reason is None)
+
+
+def _went_by_itself(ladder: Ladder) -> bool:
+    return ladder.entry.off or ladder.reason == GUEST_SHUTDOWN
 
 
 def _climb(ladder: Ladder, index: int, now: float, before: tuple[Act, ...] = ()) -> Moved:
@@ -243,8 +255,7 @@ def _climb(ladder: Ladder, index: int, now: float, before: tuple[Act, ...] = ())
         index += 1
     if index >= len(rungs):
         return _failed(ladder, _still_alive(ladder))
-    ladder = ladder._replace(at=index, press_at=math.inf)
-    ladder = ladder._replace(rung_ends=_rung_ends(ladder, now))
+    ladder = _at(ladder, index, now)._replace(press_at=math.inf)
     if rungs[index] is Rung.ACPI:
         ladder, acts = _press(ladder, now)
         return ladder, before + acts
@@ -253,7 +264,14 @@ def _climb(ladder: Ladder, index: int, now: float, before: tuple[Act, ...] = ())
     return ladder, (*before, _ACTS[rungs[index]])
 
 
+def _at(ladder: Ladder, index: int, now: float) -> Ladder:
+    ladder = ladder._replace(at=index, tried=(*ladder.tried, ladder.entry.rungs[index]))
+    return ladder._replace(rung_ends=_rung_ends(ladder, now))
+
+
 def _useless(ladder: Ladder, rung: Rung) -> bool:
+    if rung is Rung.ACPI and ladder.guest_off:
+        return True
     return ladder.monitor_lost and rung in (Rung.ACPI, Rung.QUIT)
 
 
@@ -261,23 +279,29 @@ def _press(ladder: Ladder, now: float) -> Moved:
     presses = ladder.presses + 1
     if ladder.profile == "single":
         return ladder._replace(presses=presses, press_at=math.inf), (Act.PRESS,)
-    if ladder.profile == "windows" and presses % 2:
-        return ladder._replace(presses=presses, press_at=now + WINDOWS_GAP_S), (Act.PRESS,)
+    if ladder.profile == "windows" and not ladder.half_pressed:
+        return ladder._replace(presses=presses, half_pressed=True, press_at=now + WINDOWS_GAP_S), (Act.PRESS,)
     again = now + ladder.interval_s * ladder.jitter
     interval_s = min(PRESS_INTERVAL_MOST_S, ladder.interval_s * PRESS_GROWTH)
-    return ladder._replace(presses=presses, press_at=again, interval_s=interval_s), (Act.PRESS,)
+    ladder = ladder._replace(presses=presses, half_pressed=False, press_at=again, interval_s=interval_s)
+    return ladder, (Act.PRESS,)
 
 
 def _rung_ends(ladder: Ladder, now: float) -> float:
     """Until when the present rung may last: its own limit, or what remains without the rungs below."""
     rung = ladder.entry.rungs[ladder.at]
-    below = ladder.entry.rungs[ladder.at + 1 :]
+    below = _below(ladder)
     left_s = max(0.0, ladder.ends - now - _reserved(ladder, below))
     if rung is Rung.AGENT and Rung.ACPI in below:
         left_s /= 2
     if rung is Rung.AGENT and not ladder.agent_took_it:
-        left_s = min(left_s, AGENT_ANSWER_S)
-    return now + min(left_s, RUNG_MOST_S.get(rung, math.inf))
+        left_s = min(left_s, SYNC_S)
+    return now + (min(left_s, RUNG_MOST_S.get(rung, math.inf)) if below else left_s)
+
+
+def _below(ladder: Ladder) -> list[Rung]:
+    """The rungs that are left and can still do something."""
+    return [rung for rung in ladder.entry.rungs[ladder.at + 1 :] if not _useless(ladder, rung)]
 
 
 def _reserved(ladder: Ladder, rungs: Sequence[Rung]) -> float:
@@ -290,12 +314,12 @@ def _failed(ladder: Ladder, problem: str) -> Moved:
 
 
 def _still_alive(ladder: Ladder) -> str:
-    if ladder.entry.rungs[-1] is Rung.KILL:
+    if Rung.KILL in ladder.tried:
         return "it is still alive after SIGKILL"
-    tried = ", ".join(rung.value for rung in ladder.entry.rungs)
     left = [rung for rung in ladder.entry.beyond if not _useless(ladder, rung)]
-    return "it is still alive after %s; allow more time%s" % (
-        tried,
+    return "%s after %s; allow more time%s" % (
+        "it shut down by itself, and its QEMU is still alive" if _went_by_itself(ladder) else "it is still alive",
+        ", ".join(rung.value for rung in ladder.tried),
         ", or max_rung: %s" % left[0].value if left else "",
     )
 

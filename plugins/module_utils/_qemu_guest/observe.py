@@ -22,6 +22,9 @@ from .qmp import GREETING_S
 FRESH_S = 1.0
 # A monitor may keep all guests of the task waiting for this share of its time, and no longer than a greeting may take.
 ANSWER_SHARE = 0.2
+# Each guest's process, monitor and agent stay open. What else is open at a time, such as files of /proc, is little.
+DESCRIPTORS_EACH = 3
+DESCRIPTORS_BESIDES = 32
 
 
 class Sight(NamedTuple):
@@ -40,6 +43,7 @@ def look(
 
     Raises what :func:`identify.identify` raises, and BadInput, before anything is sent, where two are one process.
     """
+    _make_room(len(guests))
     known = dict(zip(guests, before))
     fresh = {guest: sight for guest, sight in known.items() if _is_fresh(sight)}
     others = [guest for guest in guests if guest not in fresh]
@@ -54,6 +58,25 @@ def look(
             seen = probe([identity], deadline, answer_s, details)[0]
         fresh[guest] = Sight(identity, seen, now)
     return [fresh[guest] for guest in guests]
+
+
+def _make_room(guests: int) -> None:
+    """Raises BadInput where this user may not have as many files open as these guests need."""
+    if guests < 2:
+        return
+    import resource
+
+    needed = guests * DESCRIPTORS_EACH + DESCRIPTORS_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise BadInput(
+            "guests",
+            "%d guests need %d open files, and this user may have %d (ulimit -Hn)" % (guests, needed, hard),
+            "Name fewer guests in one task, or raise the limit",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _check_distinct(identities: Sequence[Identity]) -> None:

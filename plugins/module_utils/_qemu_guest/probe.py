@@ -31,7 +31,9 @@ class Job(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What a guest answered. Fields are None where it wasn't asked or didn't tell."""
+    """What a guest answered. Fields are None where it wasn't asked or didn't tell. ``events``: how many its monitor had
+    reported when it said its status; the later ones may tell that this is past.
+    """
 
     state: State
     problem: str = ""
@@ -45,6 +47,7 @@ class Probe(NamedTuple):
     machine: str | None = None
     version: str | None = None
     blocks: tuple[Mapping[str, object], ...] | None = None
+    events: int = 0
 
 
 def probe(identities: Sequence[Identity], deadline: Deadline, answer_s: float, details: bool = False) -> list[Probe]:
@@ -107,6 +110,7 @@ def _concluded(identity: Identity, asked: Mapping[str, int] | None) -> Probe:
     if asked is None or not monitor.usable or monitor.outstanding:
         return _compared_by_claims(identity, seen._replace(state=_silent(monitor, letter)))
     answers = {question: monitor.replies[number].value for question, number in asked.items()}
+    seen = seen._replace(events=monitor.replies[asked["query-status"]].events)
     return _compared(identity, _answered(identity, seen, answers))
 
 

@@ -51,9 +51,6 @@ class Process(Protocol):
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this process and to no other. Raises ProcessLookupError, PermissionError."""
 
-    def twin(self) -> Process:
-        """The same process, held once more."""
-
     def close(self) -> None:
         """Let go of it."""
 
@@ -75,9 +72,6 @@ class HeldProcess:
 
     def signal(self, number: signal.Signals) -> None:
         signal.pidfd_send_signal(self._descriptor, number)
-
-    def twin(self) -> HeldProcess:
-        return HeldProcess(self.pid, os.dup(self._descriptor))
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -103,9 +97,6 @@ class LockingProcess:
 
     def signal(self, number: signal.Signals) -> None:
         raise PermissionError("this system has no process descriptors, so no signal is sent")
-
-    def twin(self) -> LockingProcess:
-        return LockingProcess(self.pid, os.dup(self._descriptor))
 
     def close(self) -> None:
         if self._descriptor >= 0:

@@ -40,11 +40,14 @@ class Event(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """QEMU's answer to one command: ``value``, or the class and text of an error."""
+    """QEMU's answer to one command: ``value``, or the class and text of an error. ``events``: how many it had reported
+    before.
+    """
 
     value: Any
     error_class: str | None = None
     error: str | None = None
+    events: int = 0
 
 
 class MonitorFailed(LifecycleError):
@@ -227,7 +230,8 @@ class Monitor(Channel):
             self.events.append(Event(str(message["event"]), message.get("data") or {}, time.monotonic()))
         elif isinstance(message.get("id"), int):
             error = message.get("error") or {}
-            self.replies[message["id"]] = Reply(message.get("return"), error.get("class"), error.get("desc"))
+            told = len(self.events)
+            self.replies[message["id"]] = Reply(message.get("return"), error.get("class"), error.get("desc"), told)
 
     def _send_kept_back(self) -> None:
         kept, self._until_greeted = self._until_greeted, None

@@ -135,6 +135,7 @@ class Shutdown:
             monitor=monitor,
             signals=held is not None and held.fileno() is not None,
             stopped=seen.process_state in ("T", "t"),
+            deaf=seen.agent_connected is False,
         )
         return enter(seen.state, means, self._wish.policy, [(job.name, job.kind, job.ready) for job in seen.jobs])
 
@@ -165,22 +166,38 @@ class Shutdown:
         for index, entry in self._entries.items():
             sight = self._sights[index]
             self._runs[index] = Run(sight.identity, sight.seen, entry, self._wish.policy, self._deadline, wish.cleanup)
-        drive(list(self._runs.values()), self._deadline, wish.parallel)
+        drive(list(self._runs.values()), self._deadline, wish.parallel, self._renew)
         self._raise_failures(self._last_look())
 
+    def _renew(self, runs: Sequence[Run]) -> None:
+        """What was seen of these guests before may be long past."""
+        from .entry import Entry
+
+        numbers = [index for index, run in self._runs.items() if run in runs]
+        before = [self._sights[index] for index in numbers]
+        try:
+            sights = look([self._wish.guests[index] for index in numbers], self._deadline, before)
+        except LifecycleError as error:
+            for run in runs:
+                run.leave_alone(str(error))
+            return
+        self._sights = list(self._sights)
+        for index, sight in zip(numbers, sights):
+            if sight is self._sights[index]:
+                continue
+            self._sights[index] = sight
+            down = sight.seen.state.is_down
+            entry = self._entries[index] = Entry() if down else self._enter(sight)
+            self._runs[index].renew(sight.identity, sight.seen, entry)
+            if down:
+                self._runs[index].found_gone()
+
     def _last_look(self) -> Sequence[Sight]:
-        """What has ended just after its time was over is down like the others."""
-        with ExitStack() as stack:
-            watched = {}
-            for run in self._runs.values():
-                if not run.down and run.identity.process is not None:
-                    watched[run] = run.identity.process.twin()
-                    stack.callback(watched[run].close)
-            seen = self.observe()
-            gone = [run for run, held in watched.items() if not held.alive()]
-        for run in gone:
-            run.found_gone()
-        return self.observe() if gone else seen
+        """What has ended after its own time was over, while others had more, is down like the others."""
+        for run in self._runs.values():
+            if not run.down and run.identity.process is not None and not run.identity.process.alive():
+                run.found_gone()
+        return self.observe()
 
     def view(self, seen: Sequence[Sight]) -> View:
         return {"guests": [view_of(sight) for sight in seen]}
@@ -286,8 +303,13 @@ class Shutdown:
         said += ["%s: %s." % (guest.label, problem) for guest, problem in self._namesakes()]
         for run in self._runs.values():
             outcome = run.outcome
-            if run.down and outcome is not None and outcome.graceful is False and outcome.method is not None:
-                said.append("%s is down, but %s." % (run.label, _forced(outcome)))
+            if run.down and outcome is not None and outcome.method is not None:
+                if outcome.graceful is False:
+                    said.append("%s is down, but %s." % (run.label, _forced(outcome)))
+                elif outcome.method in (Rung.TERMINATE, Rung.KILL):
+                    said.append(
+                        "%s shut down by itself, but its QEMU ended only by %s." % (run.label, outcome.method.value)
+                    )
             if run.cancelled_jobs and self._wish.policy.block_jobs != "cancel":
                 said.append("%s: its shutdown cancelled block jobs (%s)." % (run.label, ", ".join(run.cancelled_jobs)))
             for path in run.busy_images:

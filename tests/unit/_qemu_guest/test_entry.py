@@ -11,6 +11,7 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.entry 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import STATES, Act, Policy, Rung, State
 
 ALL = Means(agent=True, monitor=True, signals=True, stopped=False)
+DEAF = ALL._replace(deaf=True)
 NO_AGENT = ALL._replace(agent=False)
 NO_MONITOR = ALL._replace(monitor=False)
 KILL = Policy(max_rung=Rung.KILL)
@@ -108,6 +109,14 @@ REFUSALS = [
     ("hung with the default", State.MONITOR_HUNG, NO_MONITOR, QUIT, (), "max_rung is quit"),
     ("no way at all", State.MONITOR_HUNG, Means(False, False, False, False), KILL, (), "no safe way to signal"),
     ("jobs respected", State.RUNNING, ALL, Policy(block_jobs="fail"), (JOB,), "backup copy"),
+    (
+        "nobody listens, and nothing else is allowed",
+        State.RUNNING,
+        DEAF,
+        Policy(max_rung=Rung.AGENT),
+        (),
+        "max_rung: acpi",
+    ),
     ("a ready mirror never ends", State.RUNNING, ALL, QUIT, (READY_MIRROR,), "whoever started them"),
 ]
 

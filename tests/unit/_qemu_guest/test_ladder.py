@@ -76,7 +76,7 @@ def test_all_rungs_are_climbed_within_the_time_and_each_gets_its_share():
     ladder, sent = run_out(begin(*Rung))
     at = {act: now for now, act in reversed(sent)}
     assert at[Act.ASK_AGENT] == 0.0
-    assert at[Act.PRESS] == pytest.approx(2.5), "an agent that doesn't answer costs its own limit only"
+    assert at[Act.PRESS] == pytest.approx(2.0), "an agent that doesn't answer costs its own limit only"
     assert at[Act.QUIT] == pytest.approx(80.0), "10 s for quit, 5 s each for the signals are reserved"
     assert at[Act.TERMINATE] == pytest.approx(90.0)
     assert at[Act.KILL] == pytest.approx(95.0)
@@ -149,14 +149,72 @@ def test_the_hint_leaves_out_what_needs_a_lost_monitor(lost, hint):
 
 
 def test_shutdown_is_not_exit():
-    """The guest is off and QEMU hangs: the rungs below still come, and the result is no graceful one."""
+    """The guest is off and QEMU hangs: the rungs below still come, and the guest has shut itself down all the same."""
     ladder, _acts = play(begin(Rung.ACPI, Rung.QUIT, Rung.KILL), BEGIN, (0.1, On.SHUTDOWN, "guest-shutdown"))
     assert ladder.outcome is None
     while ladder.rung is not Rung.KILL:
         ladder, _acts = step(ladder, Event(On.TIMER), ladder.wake_at)
     ladder, _acts = step(ladder, Event(On.ENDED), 99.0)
     assert ladder.outcome is not None
+    assert (ladder.outcome.method, ladder.outcome.graceful, ladder.outcome.reason) == (
+        Rung.KILL,
+        True,
+        "guest-shutdown",
+    )
+
+
+def test_a_guest_that_is_killed_is_not_graceful():
+    ladder, _acts = play(begin(Rung.ACPI, Rung.KILL), BEGIN, (95.0, On.TIMER, ""), (95.1, On.ENDED, ""))
+    assert ladder.outcome is not None
     assert (ladder.outcome.method, ladder.outcome.graceful) == (Rung.KILL, False)
+
+
+OFF = ((0.1, On.SHUTDOWN, "guest-shutdown"), (0.2, On.MONITOR_LOST, ""))
+
+
+@pytest.mark.parametrize(
+    ("rungs", "until_s"),
+    [
+        ([Rung.ACPI, Rung.QUIT], 100.0),
+        ([Rung.ACPI, Rung.QUIT, Rung.TERMINATE, Rung.KILL], 90.0),
+        ([Rung.QUIT, Rung.TERMINATE], 10.2),
+    ],
+    ids=["nothing below can do more", "the signals keep their share", "quit has its own limit"],
+)
+def test_a_guest_that_shut_itself_down_has_all_the_time_of_its_rung(rungs, until_s):
+    ladder, _acts = play(begin(*rungs), BEGIN, *OFF)
+    assert ladder.rung is rungs[0]
+    assert ladder.wake_at == pytest.approx(until_s)
+
+
+def test_a_guest_that_the_agent_shut_down_has_all_the_time_too():
+    ladder, acts = play(begin(Rung.AGENT, Rung.ACPI, Rung.QUIT), BEGIN, (0.1, On.AGENT_TOOK_IT, ""), *OFF[:1])
+    assert ladder.wake_at == pytest.approx(90.0), "quit keeps its share"
+    ladder, acts = play(ladder, (90.0, On.TIMER, ""))
+    assert acts == [[Act.QUIT]], "what is off hears no button"
+    ladder, _acts = play(begin(Rung.AGENT, Rung.ACPI, Rung.QUIT), BEGIN, (0.1, On.AGENT_TOOK_IT, ""), *OFF)
+    assert ladder.wake_at == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("rung", [Rung.QUIT, Rung.TERMINATE, Rung.KILL])
+def test_the_last_rung_has_all_the_time_that_is_left(rung):
+    ladder, _acts = play(begin(rung), BEGIN)
+    assert ladder.wake_at == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ([], "it is still alive after acpi, quit;"),
+        ([(0.2, On.MONITOR_LOST, "")], "it is still alive after acpi;"),
+        (OFF, "it shut down by itself, and its QEMU is still alive after acpi;"),
+    ],
+)
+def test_only_what_was_tried_is_told_to_have_failed(events, words):
+    ladder, _acts = play(begin(Rung.ACPI, Rung.QUIT), BEGIN, *events)
+    while ladder.outcome is None:
+        ladder, _acts = step(ladder, Event(On.TIMER), ladder.wake_at)
+    assert ladder.outcome.problem.startswith(words)
 
 
 def test_no_more_presses_once_the_guest_is_off():
@@ -218,6 +276,18 @@ def test_a_reboot_is_pressed_again_soon_and_counted():
     ladder, acts = play(begin(Rung.ACPI, profile="single"), BEGIN, (1.0, On.GUEST_RESET, ""), (3.0, On.TIMER, ""))
     assert acts[-1] == [Act.PRESS]
     assert ladder.rebooted == 1
+
+
+def test_windows_presses_a_pair_after_a_reset_too():
+    ladder, acts = play(
+        begin(Rung.ACPI, profile="windows"),
+        BEGIN,
+        (0.1, On.GUEST_RESET, ""),
+        (2.1, On.TIMER, ""),
+        (2.6, On.TIMER, ""),
+    )
+    assert acts == [[Act.PRESS], [], [Act.PRESS], [Act.PRESS]]
+    assert ladder.press_at == pytest.approx(12.6)
 
 
 def test_a_reboot_by_the_agent_goes_on_with_the_button():

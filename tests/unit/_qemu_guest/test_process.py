@@ -92,18 +92,6 @@ def test_a_path_means_something_else_below_another_root(tmp_path):
         caged.kill()
 
 
-def test_a_twin_outlives_the_one_it_was_made_of(child):
-    held = process.hold(child.pid)
-    assert held is not None
-    twin = held.twin()
-    held.close()
-    assert twin.alive()
-    child.kill()
-    child.wait()
-    assert not twin.alive()
-    twin.close()
-
-
 @pytest.mark.parametrize("hidden", ["", "pidfd"])
 def test_a_process_that_nobody_collected_has_ended(child, monkeypatch, hidden):
     monkeypatch.setenv("VMOPS_HIDE_CAPABILITIES", hidden)
