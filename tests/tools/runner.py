@@ -26,9 +26,9 @@ _SHOWN_LINES = 60
 _GRACE_S = 20
 """How long an interrupted stage has for its own clean-up: pytest's fixtures stop their guests in it."""
 
-AT_ONCE = 2
-"""Stages side by side. Each keeps about one core busy, and two cores are what the smallest machine of a CI has; with
-more, the tests that wait for real machines would only wait for each other."""
+AT_ONCE = 3
+"""Stages side by side. Two cores are what the smallest machine of a CI has, and a stage that waits for real machines
+leaves a fourth of one idle; with more, the tests would only wait for each other."""
 
 _ENVIRON = {
     "NO_COLOR": "1",

@@ -86,11 +86,23 @@ def sanity() -> list[Stage]:
 
 
 def integration() -> list[Stage]:
-    """The modules against real QEMU, in real plays, with the newest core and the oldest."""
+    """The modules against real QEMU, in real plays, with the newest core and the oldest; images apart from guests, as
+    each half takes as long as all else.
+    """
+    folder = "tests/integration"
+    images = ["test_qemu_img*.py", "test_nocloud_seed.py"]
+    halves = {
+        "guests": [f"--ignore-glob={folder}/{name}" for name in images] + [folder],
+        "images": [str(path.relative_to(ROOT)) for name in images for path in sorted((ROOT / folder).glob(name))],
+    }
     return [
         _pytest(
-            f"integration-{environment.name}", f"integration, {environment.label}", environment, ["tests/integration"]
+            f"integration-{half}-{environment.name}",
+            f"integration, {half}, {environment.label}",
+            environment,
+            arguments,
         )
+        for half, arguments in halves.items()
         for environment in (environments.newest(), environments.oldest())
     ]
 
