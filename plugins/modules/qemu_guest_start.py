@@ -36,8 +36,11 @@ options:
   run_dir:
     description:
       - The directory below which the guest gets a private one of its name, with its pidfile, sockets and logs.
-      - By default C(/run/vmops) for root, else C(vmops) in C($XDG_RUNTIME_DIR), or C(/tmp/vmops-UID) where there is
-        none.
+      - By default C(/run/vmops) for root, else C(vmops) in C($XDG_RUNTIME_DIR) or C(/run/user/UID), or
+        C(/tmp/vmops-UID) where there is none. A guest that runs in another of these is found there, as sessions of
+        one user differ. Where C($XDG_RUNTIME_DIR) itself differs from task to task, state this option.
+      - The default ones are often in memory, and hold the logs. For a guest that writes much to its console take a
+        directory on a disk.
       - Symbolic links in it are followed, so that one guest has one place. The paths returned are the resolved ones.
       - The system limits a socket's path to 107 bytes, so it should be short.
     type: path
@@ -69,7 +72,10 @@ options:
     choices: [auto, kvm, tcg]
     default: auto
   uuid:
-    description: The machine's UUID. By default one made from O(name), the same at every start.
+    description:
+      - The machine's UUID. By default one made from O(name) and the host's machine-id, the same at every start.
+      - State it, and the O(networks[].mac) of its cards, for a machine that is to keep them on another host, or that
+        has a namesake on this one below another O(run_dir).
     type: str
   disks:
     description: The guest's disks, in the order in which it tries to boot from them.
@@ -131,7 +137,9 @@ options:
         choices: [virtio, e1000, e1000e, rtl8139]
         default: virtio
       mac:
-        description: Its address. By default one made from the guest's name and the card's position.
+        description:
+          - Its address. By default one made from O(name), the card's position and the host's machine-id, so that
+            guests of one name on two hosts of a network have two.
         type: str
       interface:
         description:
@@ -387,8 +395,7 @@ guest:
     console_log:
       description:
         - What the guest wrote to its serial console since its start.
-        - QEMU sets it no limit. A guest that writes without end fills the file system of O(run_dir), which for the
-          default one is often in memory.
+        - QEMU sets it no limit. A guest that writes without end fills the file system of O(run_dir).
       type: str
       returned: success
       sample: /run/vmops/web1/console.log

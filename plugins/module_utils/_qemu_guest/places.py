@@ -13,6 +13,7 @@ import sys
 from typing import NamedTuple
 
 from .._core.errors import BadInput, Refused
+from .process import pidfile_owner
 
 # What fits in sockaddr_un.sun_path with its final zero byte: 108 bytes on Linux, 104 elsewhere (unix(7)).
 SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
@@ -43,7 +44,7 @@ def places(name: str, run_dir: str | None) -> Places:
             "%r can't name a guest" % name,
             "Use 1 to 63 letters, digits, dots, dashes and underscores, a letter or digit first",
         )
-    base = default_base() if run_dir is None else run_dir
+    base = _own_base(name) if run_dir is None else run_dir
     if not os.path.isabs(base) or "%" in base or "\n" in base:  # QEMU takes a % in a log file's name for a placeholder
         raise BadInput(
             "run_dir", "%r can't be used" % base, "Name a directory by its absolute path, without % and line breaks"
@@ -75,12 +76,34 @@ def places(name: str, run_dir: str | None) -> Places:
 
 def default_base() -> str:
     """The directory below which guests run if no other is declared: a restart of the host empties it."""
-    if os.geteuid() == 0:
-        return "/run/vmops"
-    own = os.environ.get("XDG_RUNTIME_DIR") or "/run/user/%d" % os.geteuid()
-    if os.path.isdir(own):
-        return os.path.join(own, "vmops")
-    return "/tmp/vmops-%d" % os.geteuid()  # a session without logind; whose it is, prepare_base() checks
+    bases = default_bases()
+    return next((base for base in bases if os.path.isdir(os.path.dirname(base))), bases[-1])
+
+
+def default_bases() -> tuple[str, ...]:
+    """All that it may be, the best first: sessions of one user differ, with logind or without, or by cron."""
+    user = os.geteuid()
+    if user == 0:
+        return ("/run/vmops",)
+    # In /tmp it may be somebody else's: that prepare_base() finds.
+    found = [os.environ.get("XDG_RUNTIME_DIR"), "/run/user/%d" % user]
+    return (*(os.path.join(folder, "vmops") for folder in found if folder), "/tmp/vmops-%d" % user)
+
+
+def _own_base(name: str) -> str:
+    """The default one, or where an earlier session of this user started the guest, if it runs there."""
+    for base in default_bases():
+        if _is_ours(base) and pidfile_owner(os.path.join(base, name, "qemu.pid")) is not None:
+            return base
+    return default_base()
+
+
+def _is_ours(folder: str) -> bool:
+    try:
+        seen = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
 
 
 def prepare_base(base: str) -> None:

@@ -18,6 +18,7 @@ from .._core.errors import BadInput
 from .record import Definition
 
 PORTS = range(1, 65536)
+MACHINE_ID = "/etc/machine-id"
 ANY_ADDRESS = "0.0.0.0"
 LOOPBACK = "127.0.0.1"
 # Of QEMU's own options those that would undo what is declared elsewhere, and the option that declares it.
@@ -213,9 +214,9 @@ def _ready_port(host: str | None, port: int | None, spec: Spec) -> Readiness:
 
 
 def _uuid(name: str, given: str | None) -> str:
-    """The given one, or one made of the name, the same at every start (layout: RFC 9562, version 8)."""
+    """The given one, or one made of host and name, the same at every start (layout: RFC 9562, version 8)."""
     if given is None:
-        made = hashlib.sha256(b"vmops.lifecycle guest " + os.fsencode(name)).hexdigest()
+        made = _made("guest %s" % name)
         return "%s-%s-8%s-8%s-%s" % (made[:8], made[8:12], made[13:16], made[17:20], made[20:32])
     if not _UUID.match(given):
         raise BadInput(
@@ -224,12 +225,25 @@ def _uuid(name: str, given: str | None) -> str:
     return given
 
 
+def _made(what: str) -> str:
+    """What is one thing's alone, also among hosts that have guests of the same names and share a network."""
+    return hashlib.sha256(("vmops.lifecycle %s on %s" % (what, _host())).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _host() -> str:
+    """What tells this host from others: its machine-id, to be used hashed only (machine-id(5)), else its name."""
+    try:
+        with open(MACHINE_ID, encoding="ascii", errors="replace") as file:
+            told = file.read(64).strip()
+    except OSError:
+        told = ""
+    return told if told not in ("", "uninitialized") else socket.gethostname()
+
+
 def _mac(name: str, index: int, option: str, given: str | None) -> str:
-    """The given one, or one made of name and position in QEMU's own range (52:54:00)."""
+    """The given one, or one made of host, name and position in QEMU's own range (52:54:00)."""
     if given is None:
-        made = hashlib.sha256(
-            ("vmops.lifecycle network %d of %s" % (index, name)).encode("utf-8", "surrogateescape")
-        ).hexdigest()
+        made = _made("network %d of %s" % (index, name))
         return "52:54:00:%s:%s:%s" % (made[:2], made[2:4], made[4:6])
     if not _MAC.match(given) or int(given[1], 16) & 1:
         raise BadInput(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import BadInput
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import spec as spec_module
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.argv import argv, escaped
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.places import places
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.record import definition, differing, digest
@@ -322,6 +323,33 @@ def test_the_longest_path_that_fits():
     assert len(places("g", "/" + "x" * (length - 1)).agent_socket) == 107
     with pytest.raises(BadInput):
         places("g", "/" + "x" * length)
+
+
+@pytest.fixture(name="machine_id")
+def _machine_id(tmp_path, monkeypatch):
+    path = tmp_path / "machine-id"
+    monkeypatch.setattr(spec_module, "MACHINE_ID", str(path))
+    return path
+
+
+def test_guests_of_one_name_on_two_hosts_are_told_apart(machine_id):
+    """They may be on one network, by taps or bridges."""
+    found = set()
+    for host in ("6b0ff7bd7cd84e8bb5ad1a6b0ea2c5d4\n", "0a1b2c3d4e5f60718293a4b5c6d7e8f9\n", "uninitialized\n"):
+        machine_id.write_text(host)
+        made = spec()
+        assert made == spec()
+        assert host.strip() not in repr(made)
+        found.add((made.uuid, made.networks[0].mac))
+    assert len(found) == 3
+
+
+def test_a_host_without_a_machine_id_is_told_by_its_name(machine_id, monkeypatch):
+    found = set()
+    for host in ("alpha", "beta"):
+        monkeypatch.setattr("socket.gethostname", lambda host=host: host)
+        found.add(spec().uuid)
+    assert len(found) == 2
 
 
 def test_readiness():

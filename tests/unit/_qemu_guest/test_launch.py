@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import Refused
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import places as places_module
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import ready
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.launch import advice
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.places import (
     default_base,
+    places,
     prepare_base,
     prepare_folder,
 )
@@ -172,3 +176,22 @@ def test_the_default_base(monkeypatch, tmp_path):
     assert default_base() == "/tmp/vmops-4321"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_base() == "/run/vmops"
+
+
+def test_a_guest_that_another_session_started_is_found_where_it_runs(monkeypatch, tmp_path):
+    """Else a diskless one would be started a second time."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    monkeypatch.setattr(places_module, "default_bases", lambda: (str(here), str(there)))
+    pidfile = there / "g" / "qemu.pid"
+    pidfile.parent.mkdir(parents=True)
+    pidfile.touch()
+    assert places("g", None).base == str(here)
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, 2); print(flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, str(pidfile)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as guest:
+        guest.stdout.readline()
+        assert places("g", None).base == str(there)
+        assert places("h", None).base == str(here)
+        assert places("g", str(here)).base == str(here)
+        guest.stdin.close()
+    assert places("g", None).base == str(here)
