@@ -307,6 +307,11 @@ def test_the_host_that_runs_the_machines_may_be_in_the_inventory(fleet: Fleet) -
     assert play.stats.get("localhost", {}).get("changed", 0) == 0
     assert changed(play).get("hv", 0) == 0
     assert len(running(fleet.folder)) == 2
+    for playbook in ("provision", "teardown"):
+        limited = fleet.play(playbook, "--limit", "hv:localhost")  # none of the machines that they run is in the play
+        assert (limited.rc, [name for name in limited.tasks if "Make" in name or "Take" in name]) == (0, [])
+    assert sorted(path.name for path in fleet.home.iterdir()) == ["a", "b"]
+    assert len(running(fleet.folder)) == 2
     fleet.declare("other", **hypervisor, vm_platform="abacus")
     assert changed(fleet.play("provision", "-e", "vm_machines=a")) == {"a": 0}
     assert changed(fleet.play("teardown", "-e", "vm_machines=hv:a:b:localhost"))["a"] > 0
