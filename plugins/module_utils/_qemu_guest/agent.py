@@ -20,8 +20,9 @@ from .._core.wait import Deadline, ready
 from .qmp import Channel
 
 SYNC_S = 2.0  # an agent that listens answers in milliseconds
-# What a dead client can have left in the channel's buffers is far less; more comes from somebody who never listens.
-NOISE_LIMIT_BYTES = 1024 * 1024
+# For a whole conversation. What a dead client can have left in the channel's buffers and what is answered to us are far
+# less: more comes from somebody who never listens, and would fill our memory and keep us from other guests.
+SPEECH_LIMIT_BYTES = 1024 * 1024
 SENTINEL = b"\xff"
 SYNC = "guest-sync-delimited"
 
@@ -46,7 +47,8 @@ class Agent(Channel):
         self.number = int.from_bytes(os.urandom(6), "big") if number is None else number
         self.phase = Phase.SYNCING if self.usable else Phase.LOST
         self.answers: list[Mapping[str, Any]] = []
-        self._discarded_bytes = 0
+        self._asked = 0
+        self._heard_bytes = 0
 
     def sync(self) -> None:
         """Ask whoever listens to come in step with us."""
@@ -54,18 +56,20 @@ class Agent(Channel):
         self.write(SENTINEL + json.dumps(message).encode() + b"\n")
 
     def send(self, command: str, arguments: Mapping[str, Any] | None = None) -> None:
-        """Send a command to an agent that is in step with us; its answer will be added to ``answers``."""
+        """Send a command to an agent that is in step with us; its answer will be added to ``answers``, and no more."""
         message: dict[str, Any] = {"execute": command}
         if arguments:
             message["arguments"] = dict(arguments)
+        self._asked += 1
         self.write(json.dumps(message).encode() + b"\n")
 
     def pump(self) -> Phase:
-        """Read what has come."""
+        """Read what has come. Who says more than SPEECH_LIMIT_BYTES is lost (``GARBAGE``)."""
         self.read()
         for line in self.lines():
+            self._heard_bytes += len(line) + 1
             self._take(line)
-        if self.phase is Phase.SYNCING and self._discarded_bytes > NOISE_LIMIT_BYTES:
+        if self._heard_bytes + len(self.buffer) > SPEECH_LIMIT_BYTES:
             self._lost("GARBAGE")
         if self.problem:
             self.phase = Phase.LOST
@@ -73,17 +77,17 @@ class Agent(Channel):
 
     def _take(self, line: bytes) -> None:
         _before, sentinel, after = line.rpartition(SENTINEL)
-        if self.phase is Phase.SYNCING and not sentinel:
-            self._discarded_bytes += len(line)  # leftovers of another conversation
+        if self.phase is Phase.SYNCING and not sentinel:  # left by another conversation
             return
         try:
             message = json.loads((after if sentinel else line).decode("utf-8", "replace"))
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter where it is nested without end
             return
         if not isinstance(message, dict):
             return
         if self.phase is Phase.SYNCED:
-            self.answers.append(message)
+            if ("return" in message or "error" in message) and len(self.answers) < self._asked:
+                self.answers.append(message)
         elif sentinel and message.get("return") == self.number:
             self.phase = Phase.SYNCED
 

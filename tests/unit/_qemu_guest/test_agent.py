@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.agent import (
-    NOISE_LIMIT_BYTES,
+    SPEECH_LIMIT_BYTES,
     Agent,
     Phase,
     listens,
@@ -28,7 +28,10 @@ CONVERSATIONS = [
     ("not finished", b'\xff{"return": 7}', Phase.SYNCING),
     ("noise", b"\x00\x80\n" * 10, Phase.SYNCING),
     ("no object", b"\xff7\n", Phase.SYNCING),
-    ("too much noise", b"x" * (NOISE_LIMIT_BYTES // 2) + b"\n" + b"x" * NOISE_LIMIT_BYTES + b"\n", Phase.LOST),
+    ("nested without end", b"\xff" + b"[" * 200_000 + b"\n" + OURS, Phase.SYNCED),
+    ("too much noise", b"x" * (SPEECH_LIMIT_BYTES // 2) + b"\n" + b"x" * SPEECH_LIMIT_BYTES + b"\n", Phase.LOST),
+    ("a line without end", b"x" * (SPEECH_LIMIT_BYTES + 1), Phase.LOST),
+    ("too much once it is in step", OURS + b'{"return": {}}\n' * (SPEECH_LIMIT_BYTES // 15 + 1), Phase.LOST),
 ]
 
 
@@ -42,16 +45,37 @@ def test_in_step_only_by_the_delimiter_and_our_own_number(tmp_path: Path, said, 
         connection, _address = listener.accept()
         with connection:
             assert connection.recv(1) == b"\xff"
-            sent = 0
-            connection.setblocking(False)
-            while sent < len(said) and agent.usable:
-                try:
-                    sent += connection.send(said[sent:])
-                except BlockingIOError:
-                    pass
-                agent.pump()
-            agent.pump()
+            hear(agent, connection, said)
             assert agent.phase is phase
+            assert agent.answers == [], "nothing was asked"
+        agent.close()
+
+
+def hear(agent: Agent, connection: socket.socket, said: bytes) -> None:
+    """Have all of it said to us, or as much as we listen to."""
+    sent = 0
+    connection.setblocking(False)
+    while sent < len(said) and agent.usable:
+        try:
+            sent += connection.send(said[sent:])
+        except BlockingIOError:
+            pass
+        agent.pump()
+    agent.pump()
+
+
+def test_of_what_is_said_in_step_only_an_answer_to_each_question_is_kept(tmp_path: Path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent"))
+        listener.listen()
+        agent = Agent(str(tmp_path / "agent"), number=7)
+        connection, _address = listener.accept()
+        with connection:
+            hear(agent, connection, OURS)
+            agent.send("guest-ping")
+            hear(agent, connection, b'{"event": "x"}\n{"return": {}}\n{"return": 2}\n' * 1000)
+            assert agent.answers == [{"return": {}}]
+            assert agent.phase is Phase.SYNCED
         agent.close()
 
 
