@@ -141,20 +141,6 @@ class TimedOut(LifecycleError):
         )
 
 
-class LeftBehind(LifecycleError):
-    """Something could not be taken away. Next step: do it by hand with ``command``."""
-
-    kind = "left_behind"
-
-    def __init__(self, what: str, where: str, reason: str, command: str) -> None:
-        super().__init__(
-            "%s was left behind at %s: %s. By hand: %s" % (what, where, reason.rstrip("."), command),
-            what=what,
-            where=where,
-            command=command,
-        )
-
-
 _STORAGE_ADVICE: Mapping[int, str] = {
     errno.ENOSPC: "Free space there or choose another file system, then run the task again.",
     errno.EDQUOT: "The quota is used up: raise it or free space, then run the task again.",

@@ -62,11 +62,6 @@ CASES = [
         "Gave up after 2.0 s waiting for the guest. Raise the task's timeout if it only needs longer.",
         {"kind": "timed_out", "waiting_for": "the guest", "waited_s": 2.0, "last_seen": ""},
     ),
-    (
-        errors.LeftBehind("A socket", "/run/a", "it is busy.", "rm /run/a"),
-        "A socket was left behind at /run/a: it is busy. By hand: rm /run/a",
-        {"kind": "left_behind", "what": "A socket", "where": "/run/a", "command": "rm /run/a"},
-    ),
 ]
 
 
