@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 from typing import NamedTuple
 
 from .._core.errors import BadInput, Refused
 from .process import pidfile_owner
+from .qmp import SOCKET_PATH_BYTES
 
-# What fits in sockaddr_un.sun_path with its final zero byte: 108 bytes on Linux, 104 elsewhere (unix(7)).
-SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 
 

@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +26,8 @@ from .._core.wait import Deadline, ready
 
 # A QEMU whose main loop runs greets within milliseconds; an emulated guest on a loaded host was seen to need 0.3 s.
 GREETING_S = 2.0
-SUN_PATH_BYTES = 103  # what fits in sockaddr_un on every system: Linux 107, macOS and FreeBSD 103
+# What fits in sockaddr_un.sun_path with its final zero byte: 108 bytes on Linux, 104 elsewhere (unix(7)).
+SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 PIECES_AT_ONCE = 16  # of 64 KiB: one that never stops talking must not keep us from the others
 # Far above any answer to the questions that are asked here: what sends more is no monitor.
 MESSAGE_LIMIT_BYTES = 16 * 1024 * 1024
@@ -219,7 +221,7 @@ class Monitor(Channel):
     def _take(self, line: bytes) -> None:
         try:
             message = json.loads(line.decode("utf-8", "replace"))
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter where it is nested without end
             message = None
         if not isinstance(message, dict):
             self._lost("GARBAGE")
@@ -227,9 +229,9 @@ class Monitor(Channel):
             self.greeting = message["QMP"]
             self._send_kept_back()
         elif "event" in message:
-            self.events.append(Event(str(message["event"]), message.get("data") or {}, time.monotonic()))
-        elif isinstance(message.get("id"), int):
-            error = message.get("error") or {}
+            self.events.append(Event(str(message["event"]), _mapping(message.get("data")), time.monotonic()))
+        elif isinstance(message.get("id"), int) and 0 < message["id"] <= self._last_id:
+            error = _mapping(message.get("error"))
             told = len(self.events)
             self.replies[message["id"]] = Reply(message.get("return"), error.get("class"), error.get("desc"), told)
 
@@ -237,6 +239,10 @@ class Monitor(Channel):
         kept, self._until_greeted = self._until_greeted, None
         if kept:
             self.write(bytes(kept))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def converse(channels: Iterable[Monitor], deadline: Deadline, greeting_s: float = GREETING_S) -> None:
@@ -340,7 +346,7 @@ def _unix_sockets(path: str) -> Sequence[Sequence[str]]:
 
 def _connect(connection: socket.socket, path: str) -> None:
     """Connect, also to a path too long for a socket address, by way of its directory's descriptor."""
-    if len(os.fsencode(path)) <= SUN_PATH_BYTES or not has(Capability.PROC):
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES or not has(Capability.PROC):
         connection.connect(path)
         return
     folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
