@@ -344,7 +344,7 @@ guest:
     state:
       description:
         - V(running), V(starting) for one that was started and has not been seen ready, or V(absent) (in check mode).
-        - V(paused), V(prelaunch), V(suspended), V(migrating), V(shutdown) or V(broken), as
+        - V(paused), V(prelaunch), V(suspended), V(migrating), V(migrated), V(shutdown) or V(broken), as
           RV(vmops.lifecycle.qemu_guest_info#module:guests[].state) has them, for one that is up and doesn't run. There
           is a warning then.
       type: str

@@ -14,8 +14,14 @@ from .model import ORDER, Act, Policy, Rung, State
 # QMP statuses of jobs that never end by themselves once they are ready.
 ENDLESS_JOBS = ("mirror", "commit")
 
-
 _NO_AGENT = "no agent listens in it; start one there, or allow max_rung: acpi"
+# Why a guest that can't react is left alone.
+_STANDSTILL = {
+    State.PAUSED: "it is paused; allow paused: resume, or paused: force to end it as it is",
+    State.MIGRATING: "it is being migrated or saved; wait for that, or allow paused: force to end it as it is",
+    State.MIGRATED: "it was migrated or saved, and doesn't go on here; make sure that it does elsewhere, then allow "
+    "paused: force to end what is left of it",
+}
 
 
 class Means(NamedTuple):
@@ -67,11 +73,9 @@ def _approach(state: State, paused: str) -> tuple[tuple[Act, ...], Rung, str]:
         return (Act.WAKE,), Rung.AGENT, ""
     if state is State.PAUSED and paused == "resume":
         return (Act.RESUME,), Rung.AGENT, ""
-    if state in (State.PAUSED, State.MIGRATING) and paused != "force":
-        if state is State.PAUSED:
-            return (), Rung.QUIT, "it is paused; allow paused: resume, or paused: force to end it as it is"
-        return (), Rung.QUIT, "it is being migrated or saved; wait for that, or allow paused: force to end it as it is"
-    if state in (State.PRELAUNCH, State.SHUTDOWN, State.BROKEN, State.PAUSED, State.MIGRATING):
+    if state in _STANDSTILL and paused != "force":
+        return (), Rung.QUIT, _STANDSTILL[state]
+    if state in (State.PRELAUNCH, State.SHUTDOWN, State.BROKEN, *_STANDSTILL):
         return (), Rung.QUIT, ""
     return (), Rung.AGENT, ""
 

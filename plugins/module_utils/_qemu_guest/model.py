@@ -22,6 +22,7 @@ class State(str, Enum):
     PRELAUNCH = "prelaunch"  # started, never run
     SUSPENDED = "suspended"  # sleeps by its own wish
     MIGRATING = "migrating"  # being received, sent or saved
+    MIGRATED = "migrated"  # was sent or saved, and stands still since: it goes on elsewhere
     SHUTDOWN = "shutdown"  # the guest is off, QEMU lives on
     BROKEN = "broken"  # panicked, or stopped for an error: it can't answer any more
     MONITOR_BUSY = "monitor_busy"  # another client holds the monitor
@@ -47,7 +48,7 @@ STATES = {
     "shutdown": State.SHUTDOWN,
     "inmigrate": State.MIGRATING,
     "finish-migrate": State.MIGRATING,
-    "postmigrate": State.MIGRATING,
+    "postmigrate": State.MIGRATED,
     "restore-vm": State.MIGRATING,
     "save-vm": State.MIGRATING,
     "internal-error": State.BROKEN,
@@ -55,6 +56,19 @@ STATES = {
     "guest-panicked": State.BROKEN,
     "watchdog": State.BROKEN,
 }
+
+
+def status_in(answer: object) -> str | None:
+    """The word in a monitor's answer to query-status; None where there is none."""
+    status = answer.get("status") if isinstance(answer, dict) else None
+    return status if isinstance(status, str) else None
+
+
+def state_of(word: str | None) -> State:
+    """The state that QEMU's word means. A guest whose monitor didn't answer, and one of which a newer QEMU uses a word
+    that isn't known here, are taken to run: then they are asked before anything is done to them.
+    """
+    return STATES.get(word or "", State.RUNNING)
 
 
 class Guest(NamedTuple):

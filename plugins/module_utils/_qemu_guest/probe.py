@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._core.capabilities import Capability, has
+from .._core.errors import describe
 from .._core.wait import Deadline
 from . import process
 from .agent import listens
 from .identify import Identity
-from .model import STATES, State
+from .model import State, state_of, status_in
 from .qmp import Monitor, converse, failure
 
 _DETAILS = ("query-name", "query-uuid", "query-chardev", "query-block", "query-version")
@@ -57,7 +58,9 @@ def probe(identities: Sequence[Identity], deadline: Deadline, answer_s: float, d
     asked: dict[int, Mapping[str, int]] = {}
     for number, identity in enumerate(identities):
         monitor = identity.monitor
-        if identity.state is not State.NO_MONITOR or monitor is None or not monitor.usable or _stopped(identity):
+        if identity.state is not State.NO_MONITOR or monitor is None or not monitor.usable:
+            continue
+        if _stopped(identity):
             continue
         if monitor.greeting is None:
             monitor.negotiate()
@@ -88,8 +91,10 @@ def _ask(identity: Identity, monitor: Monitor, details: bool) -> Mapping[str, in
 
 
 def _stopped(identity: Identity) -> bool:
-    """Whether its process is held by SIGSTOP or a debugger: then nothing will be answered."""
-    return _process_state(identity) in ("T", "t")
+    try:
+        return process.is_stopped(_process_state(identity))
+    except OSError:
+        return False  # why, comes out when its answers are looked at
 
 
 def _process_state(identity: Identity) -> str | None:
@@ -98,6 +103,14 @@ def _process_state(identity: Identity) -> str | None:
 
 
 def _concluded(identity: Identity, asked: Mapping[str, int] | None) -> Probe:
+    """One that can't be looked at keeps nobody else up."""
+    try:
+        return _seen(identity, asked)
+    except OSError as error:
+        return Probe(State.UNPROVEN, "it can't be looked at: %s" % describe(error))
+
+
+def _seen(identity: Identity, asked: Mapping[str, int] | None) -> Probe:
     held, monitor = identity.process, identity.monitor
     if held is None or identity.state is not State.NO_MONITOR:
         return Probe(identity.state, identity.problem)
@@ -109,9 +122,12 @@ def _concluded(identity: Identity, asked: Mapping[str, int] | None) -> Probe:
         return _compared_by_claims(identity, seen)
     if asked is None or not monitor.usable or monitor.outstanding:
         return _compared_by_claims(identity, seen._replace(state=_silent(monitor, letter)))
-    answers = {question: monitor.replies[number].value for question, number in asked.items()}
-    seen = seen._replace(events=monitor.replies[asked["query-status"]].events)
-    return _compared(identity, _answered(identity, seen, answers))
+    try:
+        answers = {question: monitor.replies[number].value for question, number in asked.items()}
+        seen = seen._replace(events=monitor.replies[asked["query-status"]].events)
+        return _compared(identity, _answered(identity, seen, answers))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return _other(seen, "what listens at %s gives answers that no QEMU gives" % monitor.path)
 
 
 def _stranger(pid: int) -> Probe:
@@ -144,18 +160,18 @@ def _silent(monitor: Monitor, letter: str | None) -> State:
 
     One of which nothing listens any more counts as hung: the process lives.
     """
-    if letter in ("T", "t"):
+    if process.is_stopped(letter):
         return State.MONITOR_HUNG
     return State.MONITOR_BUSY if failure(monitor) == "busy" else State.MONITOR_HUNG
 
 
 def _answered(identity: Identity, seen: Probe, answers: Mapping[str, Any]) -> Probe:
-    status = (answers["query-status"] or {}).get("status")
+    status = status_in(answers["query-status"])
     if status is None:  # QEMU's other programs, such as qemu-storage-daemon, have monitors too
         return _other(seen, "what listens at %s has no virtual machine" % identity.guest.qmp_socket)
     agent_socket = identity.guest.agent_socket
     return seen._replace(
-        state=STATES.get(str(status), State.BROKEN),
+        state=state_of(status),
         status=status,
         name=(answers.get("query-name") or {}).get("name"),
         uuid=(answers.get("query-uuid") or {}).get("UUID"),

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._core.converge import Plan
 from .._core.errors import LifecycleError
 from .._core.wait import Deadline, check_timeout
+from .model import state_of
 from .places import check_folder, places
 from .process import open_files, pidfile_owner
 from .process import stat as process_stat
 from .record import Definition, Phase, Record, awaited, definition, differing, digest, record_of
-from .status import RESUMABLE, Answer, ask, state_of
+from .status import RESUMABLE, Answer, ask
 
 if TYPE_CHECKING:
     from .spec import Spec

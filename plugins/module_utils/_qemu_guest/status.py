@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .._core.errors import LifecycleError
 from .._core.wait import Deadline
-from .model import STATES, State
+from .model import status_in
 from .qmp import EXPLAINED, Monitor, converse, execute, failure, open_monitor
 
 # A monitor answers in milliseconds. One that is held by another client never does, and a look must not wait for that.
@@ -47,16 +47,12 @@ def ask(qmp_socket: str, deadline: Deadline) -> Answer:
         number = monitor.send("query-status")
         converse([monitor], deadline, ANSWER_S)
         answer = monitor.replies.get(number)
-        if answer is not None and answer.value:
-            return Answer(answer.value["status"])
-        return Answer(None, EXPLAINED[failure(monitor)])
+        if answer is None:
+            return Answer(None, EXPLAINED[failure(monitor)])
+        status = status_in(answer.value)
+        return Answer(status, "" if status else "it doesn't tell a status (%s)" % (answer.error or answer.value))
     finally:
         monitor.close()
-
-
-def state_of(word: str | None) -> State:
-    """The state that QEMU's word means. A guest whose monitor didn't answer is taken to run: that is all we know."""
-    return State.RUNNING if word is None else STATES.get(word, State.BROKEN)
 
 
 def resume(name: str, qmp_socket: str, deadline: Deadline) -> None:

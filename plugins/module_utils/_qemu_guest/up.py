@@ -18,7 +18,7 @@ from .._core.capabilities import Capability, has, missing_protections
 from .._core.errors import Refused
 from .._core.wait import Deadline
 from .launch import living_process, start
-from .model import Policy, Rung
+from .model import Policy, Rung, state_of
 from .places import Places
 from .process import pidfile_owner
 from .ready import UNREADY, Ended, Wait, wait_until_ready
@@ -35,7 +35,6 @@ PROTECTIONS = (Capability.PIDFD, Capability.PARENT_DEATH_SIGNAL)
 def check_end(name: str, status: str | None, options: Mapping[str, Any], places: Places) -> None:
     """Raise Refused where the policy forbids to shut down a guest of which QEMU says ``status``, None if nothing."""
     from .entry import Means, enter
-    from .status import state_of
 
     if status is None:
         return

@@ -8,7 +8,14 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.entry import Means, enter
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import STATES, Act, Policy, Rung, State
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import (
+    STATES,
+    Act,
+    Policy,
+    Rung,
+    State,
+    state_of,
+)
 
 ALL = Means(agent=True, monitor=True, signals=True, stopped=False)
 DEAF = ALL._replace(deaf=True)
@@ -81,6 +88,11 @@ def test_what_each_of_qemus_statuses_allows(status, by_default, forced):
         assert bool(entry.refusal) is (rungs == LEFT_ALONE)
 
 
+@pytest.mark.parametrize("word", [None, "a-word-of-a-newer-qemu"])
+def test_one_of_which_nothing_is_known_is_asked_first(word):
+    assert enter(state_of(word), ALL, KILL).rungs[0] is Rung.AGENT
+
+
 def test_every_status_has_a_row():
     assert {row[0] for row in STATUSES} == set(STATES)
 
@@ -104,6 +116,7 @@ READY_MIRROR = ("drive0", "mirror", True)
 REFUSALS = [
     ("paused", State.PAUSED, ALL, QUIT, (), "paused: resume"),
     ("migrating", State.MIGRATING, ALL, Policy(paused="resume"), (), "wait for that"),
+    ("migrated", State.MIGRATED, ALL, Policy(paused="resume"), (), "doesn't go on here"),
     ("broken with max_rung acpi", State.BROKEN, ALL, Policy(max_rung=Rung.ACPI), (), "only quit or terminate or kill"),
     ("never ran, max_rung acpi", State.PRELAUNCH, ALL, Policy(max_rung=Rung.ACPI), (), "max_rung is acpi"),
     ("hung with the default", State.MONITOR_HUNG, NO_MONITOR, QUIT, (), "max_rung is quit"),
