@@ -15,6 +15,8 @@ options:
       - The file that QEMU was told to write its process number to (C(-pidfile)).
       - QEMU keeps it locked for as long as it lives. Nobody but the lock's owner is taken for the guest, so a number
         that meanwhile belongs to another process does no harm.
+      - A file that is neither empty nor holds a process's number is none of QEMU's. The guest is V(unproven) then, and
+        the file stays.
     type: path
   qmp_socket: &qmp_socket
     description:
@@ -29,7 +31,8 @@ options:
     type: path
   pid: &pid
     description:
-      - The number of the QEMU process. By itself it only counts if that process is a QEMU.
+      - The number of the QEMU process. By itself it only counts if that process is a QEMU. Beside others it must be
+        the number of the process that they lead to, also if it has ended.
     type: int
   name: &name
     description:
@@ -37,7 +40,8 @@ options:
         to a process, but a QEMU of this name lives elsewhere, that is told by a warning, because another guest may bear
         it.
       - Given alone or with O(uuid), the guest is looked for among all QEMU processes of the host. That needs /proc, and
-        a user who may see every process. Several that match are refused.
+        a user who may see every process. Several that match are refused. The pidfile and the sockets on its command
+        line are used as far as that process really has them locked or listens there.
     type: str
   uuid: &uuid
     description:

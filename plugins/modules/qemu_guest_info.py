@@ -74,9 +74,10 @@ guests:
     state:
       description:
         - V(absent), V(stale) (dead, with files left), V(running), V(paused), V(prelaunch), V(suspended), V(migrating),
-          V(shutdown) (off, with QEMU living on), V(broken) (panicked or stopped by an error), V(monitor_busy) (another
-          client holds the monitor), V(monitor_hung), V(no_monitor) (only the process is known), V(identity_mismatch)
-          (what was given names different processes) or V(unproven).
+          V(migrated) (was sent or saved, and stands still since), V(shutdown) (off, with QEMU living on), V(broken)
+          (panicked or stopped by an error), V(monitor_busy) (another client holds the monitor), V(monitor_hung),
+          V(no_monitor) (only the process is known), V(identity_mismatch) (what was given names different processes) or
+          V(unproven) (what it is can't be told, or what was given can't be a guest's).
       type: str
     problem:
       description:

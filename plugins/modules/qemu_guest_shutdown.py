@@ -25,6 +25,7 @@ description:
     processes. So with a hidden command line a guest whose monitor is hung or held by somebody else is V(unproven).
   - All guests are driven at the same time, and each is waited for by what the kernel reports, not by asking again.
   - A guest that is already down is no change. What a killed one left behind is cleaned up.
+  - A guest that can't be identified fails the task, and keeps no other guest up.
 extends_documentation_fragment:
   - vmops.lifecycle.qemu_guest
 options:
@@ -59,7 +60,8 @@ options:
     description:
       - What to do about a guest that is paused. It can't react. V(fail) leaves it alone and fails, V(resume) lets it
         run and shuts it down, V(force) ends it as it is, which needs O(max_rung) of V(quit) or more.
-      - V(force) also ends a guest that is being migrated or saved, which otherwise is left alone.
+      - V(force) also ends a guest that is being migrated or saved, and what is left here of one that was, which
+        otherwise are left alone.
     type: str
     choices: [fail, resume, force]
     default: fail
@@ -158,9 +160,10 @@ guests:
     state_before:
       description:
         - What it was found to be. V(absent), V(stale) (dead, with files left), V(running), V(paused), V(prelaunch),
-          V(suspended), V(migrating), V(shutdown) (off, with QEMU living on), V(broken) (panicked or stopped by an
-          error), V(monitor_busy) (another client holds the monitor), V(monitor_hung), V(no_monitor) (only the process
-          is known), V(identity_mismatch) (what was given names different processes) or V(unproven).
+          V(suspended), V(migrating), V(migrated) (was sent or saved, and stands still since), V(shutdown) (off, with
+          QEMU living on), V(broken) (panicked or stopped by an error), V(monitor_busy) (another client holds the
+          monitor), V(monitor_hung), V(no_monitor) (only the process is known), V(identity_mismatch) (what was given
+          names different processes) or V(unproven) (what it is can't be told, or what was given can't be a guest's).
       type: str
     status_before:
       description: QEMU's own word for it, if its monitor answered.

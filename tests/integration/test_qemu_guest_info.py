@@ -16,6 +16,7 @@ from tests.testbed.boot_guest import BootGuest, Qmp, until
 from tests.testbed.modules import run_module
 from tests.testbed.others_guest import ordinary_python
 from tests.testbed.playbooks import run_tasks
+from tests.testbed.stalled import Stalled
 from tests.testbed.start_bench import Bench
 
 UUID = "6f1d2c0e-8a43-4a57-9a52-1f0f6f0a4c11"
@@ -123,6 +124,34 @@ def test_a_busy_monitor_and_a_process_without_one(boot):
         assert info(guest.options)["state"] == "monitor_busy"
     seen = info({"pidfile": str(guest.pidfile)})
     assert (seen["state"], seen["pid"], seen["process_state"] in "RS") == ("no_monitor", guest.pid, True)
+
+
+def test_a_monitor_that_is_silent_while_its_process_runs(boot, tmp_path):
+    guest = boot()
+    with Stalled(guest, tmp_path):
+        with Qmp(guest.qmp_socket) as monitor:
+            monitor.send("quit")
+            monitor.wait_for_event("SHUTDOWN")
+        seen = info(guest.options)
+        assert (seen["state"], seen["pid"]) == ("monitor_hung", guest.pid)
+        assert seen["process_state"] in "RSD"
+
+
+@pytest.mark.parametrize("option", ["name", "uuid", "pidfile", "qmp_socket", "agent_socket"])
+@pytest.mark.parametrize("module", ["qemu_guest_info", "qemu_guest_shutdown"])
+def test_a_variable_without_a_value_names_no_guest(module, option):
+    for given, told in (({option: ""}, option), ({"guests": [{"pid": 4194304, option: " "}]}, "guests[0].%s" % option)):
+        result = run_module(module, given)
+        assert result.failed
+        assert result.json["error"]["kind"] == "bad_input"
+        assert "%s: it is empty. Give it a value, or leave the option out." % told in result.msg
+
+
+def test_a_path_with_a_zero_byte_is_none():
+    for given in ({"pidfile": "/run/a\0b"}, {"pidfile": "/run/a", "cleanup_paths": ["/run/a\0b"]}):
+        result = run_module("qemu_guest_info", given)
+        assert result.failed
+        assert "zero byte" in result.msg
 
 
 def test_a_mismatch_is_an_answer(boot):

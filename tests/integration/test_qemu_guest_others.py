@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.testbed.boot_guest import Qmp
 from tests.testbed.modules import Result, run_module
 from tests.testbed.others_guest import AS_ANYBODY, OthersGuest, ordinary_python
 
@@ -60,6 +61,43 @@ def test_a_record_that_may_not_be_read_hides_nothing_else(guest: OthersGuest, mo
     assert "with become" in seen["problem"]
     assert seen.get("definition") is None
     assert guest.alive()
+
+
+def hiding_python(folder: Path) -> str:
+    """One that sees its own processes only, as where /proc is mounted with hidepid. The group that is let see all the
+    same would be root's, if no other were named.
+    """
+    path = folder / "hiding-python"
+    words = 'mount -t proc -o hidepid=2,gid=4242 proc /proc && exec %s "$@"' % ordinary_python(folder)
+    path.write_text("#!/bin/sh\nexec unshare --mount -- sh -c '%s' sh \"$@\"\n" % words)
+    path.chmod(0o700)
+    return str(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount /proc anew")
+def test_where_processes_are_hidden_a_name_proves_nothing(guest: OthersGuest, tmp_path: Path) -> None:
+    for name in (guest.options["name"], "nobody's"):
+        result = run_module("qemu_guest_shutdown", {"name": name}, python=hiding_python(tmp_path), timeout_s=60)
+        assert result.failed
+        assert result.json["guest"]["state"] == "unproven"
+        assert "other users' processes are hidden from this one" in result.msg
+    assert guest.alive()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount /proc anew")
+def test_a_hidden_process_is_a_guest_only_by_its_monitors_greeting(guest: OthersGuest, tmp_path: Path) -> None:
+    guest.qmp_socket.chmod(0o777)
+    options = {"qmp_socket": str(guest.qmp_socket)}
+    python = hiding_python(tmp_path)
+    with Qmp(guest.qmp_socket):
+        busy = run_module("qemu_guest_shutdown", {**options, "max_rung": "kill"}, python=python, timeout_s=60)
+    assert busy.failed
+    assert busy.json["guest"]["state"] == "unproven"
+    assert "nothing proves that process %d is a QEMU: this user may not read its command line" % guest.pid in busy.msg
+    assert guest.alive()
+    result = run_module("qemu_guest_shutdown", options, python=python, timeout_s=60)
+    assert (result.changed, result.json["guest"]["method"]) == (True, "acpi")
+    assert not guest.alive()
 
 
 def test_info_by_pid_tells_that_it_lives(guest: OthersGuest, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.descent import Run
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, Policy, Rung
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.shutdown import Shutdown, Wish
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.status import ask
 from tests.testbed import boot_guest
 from tests.testbed.boot_guest import BootGuest, GuestWithAgent, Kind, Qmp, ended, start_many, until
 from tests.testbed.modules import Result, finish, run_module, start_module
 from tests.testbed.shut_down import sent, shutdown, start_slow_job
+from tests.testbed.stalled import Stalled
 
 
 def outcomes(result: Result, rung: str) -> list[str]:
@@ -153,7 +155,26 @@ def hang_up(connection: socket.socket) -> None:
     connection.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.parametrize("manners", [babble, silence, wrong_number, hang_up])
+def nest(connection: socket.socket) -> None:
+    """Says what no parser gets to the end of."""
+    connection.sendall(b"\xff" + b"[" * 100_000 + b"\n")
+
+
+def babble_in_step(connection: socket.socket) -> None:
+    """Answers the sync, and then never stops talking."""
+    for request in requests(connection):
+        answer(connection, {"return": request["arguments"]["id"]})
+        babble(connection)
+
+
+def test_an_agent_that_answers_and_then_never_stops_talking_is_given_up(boot):
+    guest = boot(make=GuestWithAgent, script=babble_in_step)
+    result = shutdown(guest)
+    assert result.changed, result.json
+    assert result.json["guest"]["method"] == "acpi"
+
+
+@pytest.mark.parametrize("manners", [babble, silence, wrong_number, hang_up, nest])
 def test_a_rude_agent_gets_no_request_and_the_guest_goes_by_acpi(boot, manners):
     heard: list[str] = []
 
@@ -331,37 +352,6 @@ def test_a_busy_monitor_leaves_the_signals_their_time(boot, timeout):
     assert result.json["guest"]["method"] == "terminate"
 
 
-class Stalled:
-    """A mirror job to a qemu-nbd that stops answering: QEMU can neither quit nor heed SIGTERM then."""
-
-    def __init__(self, guest: BootGuest, folder: Path, monitor: Qmp | None = None) -> None:
-        self._guest = guest
-        self._folder = folder
-        self._monitor = monitor
-
-    def __enter__(self) -> None:
-        target, sock = self._folder / "target.img", self._folder / "nbd.sock"
-        target.write_bytes(bytes(1 << 20))
-        self._nbd = subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", str(sock), str(target)])
-        until(sock.exists, "qemu-nbd to listen")
-        with nullcontext(self._monitor) if self._monitor is not None else Qmp(self._guest.qmp_socket) as monitor:
-            device = monitor.execute("query-block")[0]["device"]
-            monitor.execute(
-                "drive-mirror",
-                device=device,
-                target="nbd+unix:///?socket=%s" % sock,
-                sync="full",
-                mode="existing",
-                format="raw",
-            )
-            until(lambda: monitor.execute("query-block-jobs")[0]["ready"], "the mirror to be ready")
-        self._nbd.send_signal(signal.SIGSTOP)
-
-    def __exit__(self, *_error: object) -> None:
-        self._nbd.kill()
-        self._nbd.wait()
-
-
 # The process
 
 
@@ -399,6 +389,150 @@ def test_what_a_guest_leaves_that_is_terminated_too_young_is_cleaned(tmp_path):
     assert result.json["guest"]["cleaned"] == left
     assert os.listdir(tmp_path) == []
     assert not run_module("qemu_guest_shutdown", options).changed
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["check", "real"])
+@pytest.mark.parametrize("option", ["pidfile", "qmp_socket", "agent_socket"])
+def test_a_file_that_is_none_of_qemus_is_refused_and_stays(tmp_path, option, check):
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(boot_guest.image(Kind.OBEYS))
+    result = run_module("qemu_guest_shutdown", {option: str(disk), "max_rung": "kill"}, check=check)
+    assert result.failed
+    assert not result.changed
+    assert result.json["guest"]["state"] == "unproven"
+    assert f"{option}: {disk}" in result.msg
+    assert "Name the" in result.msg
+    assert disk.read_bytes() == boot_guest.image(Kind.OBEYS)
+
+
+def test_one_guests_bad_path_keeps_nobody_else_up(boot, tmp_path):
+    good = boot()
+    fifo, folder, datagram = tmp_path / "fifo", tmp_path / "folder", tmp_path / "datagram"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    bad = [{"pidfile": str(fifo)}, {"pidfile": str(folder)}, {"qmp_socket": str(datagram)}]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(datagram))
+        result = run_module("qemu_guest_shutdown", {"guests": [*bad, good.options]})
+        seen = run_module("qemu_guest_info", {"guests": [*bad, good.options]})
+    assert result.failed
+    assert "3 of 4 guests" in result.msg
+    assert [record["state"] for record in result.json["guests"]] == ["unproven"] * 3 + ["absent"]
+    assert not good.alive()
+    assert [record["state"] for record in seen.json["guests"]] == ["unproven"] * 3 + ["absent"]
+
+
+NO_QEMU = """
+import json, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("there", flush=True)
+connection, _address = listener.accept()
+connection.sendall(b'{"QMP": {}}\\n')
+for line in connection.makefile("rb"):
+    connection.sendall(json.dumps({"return": json.loads(sys.argv[2]), "id": json.loads(line)["id"]}).encode() + b"\\n")
+listener.accept()
+"""
+
+
+@pytest.mark.parametrize("answers", ['"x"', "[1]", '{"status": "running"}', '{"status": []}'])
+def test_a_monitor_that_answers_nonsense_keeps_nobody_else_up(boot, tmp_path, answers):
+    good = boot()
+    path = tmp_path / "x"
+    words = [sys.executable, "-c", NO_QEMU, str(path), answers]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as odd:
+        assert odd.stdout is not None
+        odd.stdout.readline()
+        guests = [{"qmp_socket": str(path), "name": "odd"}, good.options]
+        result = run_module("qemu_guest_shutdown", {"guests": guests, "max_rung": "kill"})
+        assert odd.poll() is None
+        odd.kill()
+    assert result.failed
+    assert [record["state"] for record in result.json["guests"]] == ["identity_mismatch", "absent"]
+    assert not good.alive()
+
+
+def test_a_file_that_only_a_command_line_calls_its_pidfile_stays(tmp_path):
+    """Anybody can call himself a QEMU, and any file his."""
+    other = tmp_path / "other"
+    other.write_text("4194304\n")
+    name = "claims-%d" % os.getpid()
+    words = ["qemu-system-x86_64", "-c", "import time; time.sleep(300)", "-name", name, "-pidfile", str(other)]
+    home = {**os.environ, "PYTHONHOME": sys.base_prefix}
+    with subprocess.Popen(words, executable=sys.executable, env=home) as claims:
+        until(lambda: name.encode() in Path("/proc/%d/cmdline" % claims.pid).read_bytes(), "its command line")
+        result = run_module("qemu_guest_shutdown", {"name": name, "max_rung": "kill", "timeout": 20})
+        assert claims.wait(boot_guest.BOOT_S) < 0
+    assert result.changed, result.json
+    assert (result.json["guest"]["state"], result.json["guest"]["cleaned"]) == ("absent", [])
+    assert other.read_text() == "4194304\n"
+
+
+def test_by_name_what_belongs_to_a_guest_that_is_gone_goes_too(boot, tmp_path):
+    guest = boot("gone-%d" % os.getpid())
+    log = tmp_path / "log"
+    log.write_text("x")
+    guest.signal(signal.SIGKILL)
+    until(lambda: not guest.alive(), "the guest to die")
+    options = {"name": guest.folder.name, "cleanup_paths": [str(log)]}
+    would = run_module("qemu_guest_shutdown", options, check=True)
+    assert (would.changed, log.exists()) == (True, True)
+    result = run_module("qemu_guest_shutdown", options)
+    assert (result.changed, result.json["guest"]["cleaned"]) == (True, [str(log)])
+    assert not log.exists()
+    assert not run_module("qemu_guest_shutdown", options).changed
+
+
+def test_an_old_number_beside_a_new_guests_paths_is_a_mismatch(boot):
+    old, new = boot("old"), boot("new")
+    for given in ({"pidfile": str(new.pidfile)}, {"qmp_socket": str(new.qmp_socket)}):
+        alive = run_module("qemu_guest_shutdown", {**given, "pid": old.pid, "max_rung": "kill"})
+        assert alive.json["guest"]["state"] == "identity_mismatch"
+    old.signal(signal.SIGKILL)
+    until(lambda: not old.alive(), "the old guest to die")
+    result = run_module("qemu_guest_shutdown", {**new.options, "pid": old.pid, "max_rung": "kill"})
+    assert result.failed
+    assert result.json["guest"]["state"] == "identity_mismatch"
+    assert f"says {new.pid}; " in result.msg
+    assert f"the option pid says {old.pid}" in result.msg
+    assert new.alive()
+    assert shutdown(old, pid=old.pid).json["guest"]["state_before"] == "stale"
+    assert shutdown(new, pid=new.pid).changed
+
+
+def test_a_guest_that_was_migrated_is_not_told_to_wait(boot, tmp_path):
+    guest = boot()
+    with Qmp(guest.qmp_socket) as monitor:
+        monitor.execute("migrate", uri="exec:cat > %s" % (tmp_path / "saved"))
+        until(lambda: monitor.execute("query-status")["status"] == "postmigrate", "the guest to be saved")
+    refused = shutdown(guest, paused="resume")
+    assert refused.failed
+    assert refused.json["guest"]["state"] == "migrated"
+    assert "doesn't go on here" in refused.msg
+    assert "wait for that" not in refused.msg
+    assert guest.alive()
+    result = shutdown(guest, paused="force")
+    assert (result.changed, result.json["guest"]["method"]) == (True, "quit")
+    assert not guest.alive()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a pid namespace")
+def test_a_process_here_is_not_the_one_that_listens_outside_of_our_pid_namespace(boot, tmp_path):
+    guest = boot()
+    inside = tmp_path / "python-inside"
+    inside.write_text(
+        "#!/bin/sh\nexec unshare --pid --fork --mount-proc -- "
+        'sh -c \'sleep 300 & exec "$@"\' sh %s "$@"\n' % sys.executable
+    )
+    inside.chmod(0o700)
+    options = {"pid": 2, "qmp_socket": str(guest.qmp_socket), "max_rung": "kill", "timeout": 20}
+    result = run_module("qemu_guest_shutdown", options, python=str(inside))
+    assert result.failed
+    assert result.json["guest"]["state"] == "unproven"
+    assert "that this task can't see" in result.msg
+    assert sent(result) == []
+    assert guest.alive()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a pid namespace")
@@ -501,6 +635,9 @@ def test_another_program_of_qemus_with_a_monitor_is_no_guest(tmp_path):
             assert result.failed
             assert result.json["guest"]["state"] == "identity_mismatch"
             assert "has no virtual machine" in result.msg
+            asked = ask(str(path), Deadline(20))
+            assert asked.status is None
+            assert "query-status has not been found" in asked.silence
             assert storage.poll() is None
         finally:
             storage.kill()
@@ -892,6 +1029,23 @@ def test_without_pidfds_what_can_not_be_proven_is_refused(boot, leave_out, words
     assert result.json["guest"]["state"] == "unproven"
     assert words in result.msg
     assert guest.alive()
+
+
+def test_where_sockets_do_not_hold_their_listener_it_is_held_by_its_number(boot):
+    """As on Linux before 6.5."""
+    guest = boot(kind=Kind.IGNORES)
+    other = boot("other")
+    mixed = run_module(
+        "qemu_guest_shutdown",
+        {"pidfile": str(guest.pidfile), "qmp_socket": str(other.qmp_socket)},
+        env=hidden("peer_pidfd"),
+    )
+    assert mixed.json["guest"]["state"] == "identity_mismatch"
+    options = {"qmp_socket": str(guest.qmp_socket), "max_rung": "terminate", "timeout": 6}
+    result = run_module("qemu_guest_shutdown", options, env=hidden("peer_pidfd"))
+    assert (result.changed, result.json["guest"]["method"]) == (True, "quit")
+    assert not guest.alive()
+    assert other.alive()
 
 
 def test_without_pidfds_nothing_is_signalled(boot):

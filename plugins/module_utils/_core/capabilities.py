@@ -22,6 +22,7 @@ class Capability(str, Enum):
     OFD_LOCKS = "ofd_locks"
     PROC = "proc"
     PIDFD = "pidfd"
+    PEER_PIDFD = "peer_pidfd"
     USER_XATTRS = "user_xattrs"
     PARENT_DEATH_SIGNAL = "parent_death_signal"
 
@@ -30,6 +31,7 @@ _PROTECTS = {
     Capability.OFD_LOCKS: "an image's locks cannot be seen, so an image in use is only protected by QEMU's own checks",
     Capability.PROC: "/proc is missing, so the process that holds an image cannot be found or named",
     Capability.PIDFD: "processes have no descriptors, so a reused process id cannot be told for certain",
+    Capability.PEER_PIDFD: "sockets don't hand out their listener's descriptor, so it is held by its number",
     Capability.USER_XATTRS: "files carry no extended attributes, so an image's record is kept in a file beside it",
     Capability.PARENT_DEATH_SIGNAL: "a program started by this task goes on if the task itself is killed by SIGKILL",
 }

@@ -17,6 +17,7 @@ from .._core.errors import describe
 from .._core.signals import held
 from .identify import IS_LINK, Identity, Mark, mark
 from .in_use import LISTENED, in_use, is_listened
+from .pidfile import number_in
 
 
 class Cleaned(NamedTuple):
@@ -68,12 +69,13 @@ def _remove_pidfile(path: str, known: Mark | None) -> str:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return "another process has locked it since"
-        if mark(path) != known:
-            return "it was replaced since"
-        os.unlink(path)
+        try:
+            number_in(descriptor)
+        except ValueError:
+            return "it holds something else than a process's number"
+        return _unlink(path, known)
     finally:
         os.close(descriptor)
-    return ""
 
 
 def _remove_socket(path: str, known: Mark | None) -> str:
@@ -83,9 +85,21 @@ def _remove_socket(path: str, known: Mark | None) -> str:
         return "it is no socket"
     if is_listened(path):
         return LISTENED
-    if mark(path) != known:
-        return "it was replaced since"
-    os.unlink(path)
+    return _unlink(path, known)
+
+
+def _unlink(path: str, known: Mark | None) -> str:
+    """Remove what was known, and nothing that came in its place. Its directory is held meanwhile: a path that a
+    process named may lead elsewhere from one moment to the next.
+    """
+    folder = os.open(os.path.dirname(path), getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        name = os.path.basename(path)
+        if mark(name, folder) != known:
+            return "it was replaced since"
+        os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(folder)
     return ""
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .._core.capabilities import Capability, has
 from .._core.errors import BadInput, Refused
 from .model import AGENT_PORT, Guest
-from .process import arguments
+from .process import arguments, pidfile_owner
 
 _MONITOR_OPTIONS = ("-qmp", "-qmp-pretty")
 
@@ -111,7 +111,8 @@ def complete(guest: Guest) -> Guest | None:
         )
     if matching:
         pid, said = matching[0]
-        return guest._replace(pid=pid, pidfile=said.pidfile, qmp_socket=said.qmp_socket, agent_socket=said.agent_socket)
+        pidfile = said.pidfile if said.pidfile and _may_own(pid, said.pidfile) else None
+        return guest._replace(pid=pid, pidfile=pidfile, qmp_socket=said.qmp_socket, agent_socket=said.agent_socket)
     if not arguments(1):
         raise Refused(
             "call %s absent" % guest.label,
@@ -119,6 +120,18 @@ def complete(guest: Guest) -> Guest | None:
             "Give pidfile or qmp_socket, or run the task as root",
         )
     return None
+
+
+def _may_own(pid: int, pidfile: str) -> bool:
+    """Whether a pidfile of which only a command line tells may be this process's: a living QEMU has it locked. What it
+    hasn't may be any file of the host, and would be removed with the guest.
+    """
+    try:
+        return pidfile_owner(pidfile) == pid
+    except PermissionError:
+        return True  # most likely another user's guest: that this user may not look at it will be told
+    except OSError:
+        return False
 
 
 def claimants(guest: Guest) -> list[tuple[int, Claims]]:
@@ -134,6 +147,20 @@ def claimants(guest: Guest) -> list[tuple[int, Claims]]:
         if claims_to_be(guest, said):
             matching.append((int(entry), said))
     return matching
+
+
+def namesake(guest: Guest) -> str:
+    """A QEMU that bears the name and UUID given, where nothing else that was given leads to a process; empty if none
+    is seen.
+
+    A UUID is one guest's alone. A name is not: another directory may hold another guest of the same name.
+    """
+    what = "UUID" if guest.uuid is not None else "name"
+    return "; ".join(
+        "nothing lives at the paths given, but process %d is a QEMU of this %s (pidfile %s, monitor %s); if it is the "
+        "guest meant, give those, or its pid" % (pid, what, said.pidfile, said.qmp_socket)
+        for pid, said in claimants(guest)
+    )
 
 
 def claims_to_be(guest: Guest, said: Claims) -> bool:

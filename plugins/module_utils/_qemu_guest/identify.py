@@ -9,34 +9,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._core.capabilities import Capability, has
-from .._core.errors import BadInput, Refused, storage_failed
+from .._core.errors import BadInput, LifecycleError, Refused, storage_failed
 from .._core.wait import Deadline, ready
 from . import process
 from .agent import Agent
 from .model import Guest, State
+from .pidfile import Pidfile, names_older_qemu, read_pidfile
 from .process import Process
 from .qmp import Channel, Monitor, unix_listeners
 
-# A pidfile is written right after its process started; allows for clocks that tick coarsely.
-PIDFILE_SLACK_S = 2.0
 # From the loss of its command line to its end a process needs milliseconds, with much memory or a slow disk seconds.
 ENDING_S = 5.0
 _NOT_PERMITTED = ("EACCES", "EPERM")
 IS_LINK = "it is a symbolic link"
 _NOBODY_THERE = ("ENOENT", "ENOTDIR", "ECONNREFUSED", "ENOTSOCK")
-
-
-class Pidfile(NamedTuple):
-    """A pidfile as found: its open descriptor, the number in it, and who holds QEMU's lock on it (None: nobody)."""
-
-    descriptor: int
-    pid: int | None
-    owner: int | None
-    written_at: float
+_UNSEEN = "somebody listens at %s, in a place that this task can't see"
 
 
 class Mark(NamedTuple):
@@ -60,10 +51,10 @@ class Identity:
     explains the third and fourth, and tells of a namesake of a guest that has no process.
     """
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, found: bool = False) -> None:
         self.guest = guest
-        # Whether its agent's socket was found on its command line: nobody named it, and it may be done without.
-        self.found_agent = False
+        # Whether its pid and paths are its command line's: nobody named them, and a process can say what it likes.
+        self.found = found
         self.state = State.ABSENT
         self.problem = ""
         self.process: Process | None = None
@@ -71,6 +62,8 @@ class Identity:
         self.is_qemu = False
         self.monitor: Monitor | None = None
         self.agent: Agent | None = None
+        # Whether it is on its way out: nothing tells any more that it was a QEMU, while locks and sockets may name it.
+        self.ending = False
         self.leftovers: list[str] = []
         # Of a guest that has no process: the paths that stay although they were named, and why.
         self.kept: dict[str, str] = {}
@@ -85,35 +78,40 @@ class Identity:
         if self.process is not None:
             self.process.close()
 
-    def close_channels(self) -> None:
-        """Leave the monitor and the agent to others."""
+    def channels(self) -> Iterator[Channel]:
+        """The monitor and the agent, as far as they are named."""
         for channel in (self.monitor, self.agent):
             if channel is not None:
-                channel.close()
+                yield channel
+
+    def close_channels(self) -> None:
+        """Leave the monitor and the agent to others."""
+        for channel in self.channels():
+            channel.close()
 
 
-def identify(guest: Guest, deadline: Deadline | None = None) -> Identity:
+def identify(guest: Guest, patience_s: float = ENDING_S) -> Identity:
     """Collect the evidence and hold the process that it names. Connects to the sockets, and sends nothing. One that is
-    just ending is waited for, within the deadline and ENDING_S at most.
+    just ending is waited for, ``patience_s`` seconds at most; after that it is marked so.
 
-    What this user may not look at leaves the guest unproven. Raises StorageFailed where something can't be read for
-    another reason, and BadInput.
+    A guest that can't be looked at, for whatever reason, is unproven. It raises nothing, for it keeps nobody else up.
     """
-    found_agent = False
-    if guest.pidfile is None and guest.qmp_socket is None and guest.agent_socket is None and guest.pid is None:
-        from .find import complete
+    try:
+        return _identified(guest, Deadline(patience_s))
+    except Refused as refused:
+        problem = "%(reason)s. %(instead)s" % refused.facts
+    except LifecycleError as error:
+        problem = error.message
+    except OSError as error:
+        problem = storage_failed(error, "Looking for the guest").message
+    return _unproven(Identity(guest), problem.rstrip("."))
 
-        try:
-            found = complete(guest)
-        except Refused as refused:
-            return _unproven(Identity(guest), "%(reason)s. %(instead)s" % refused.facts)
-        if found is None:
-            return Identity(guest)
-        found_agent, guest = True, found
-    patience = Deadline(ENDING_S) if deadline is None else deadline.within(ENDING_S)
+
+def _identified(guest: Guest, patience: Deadline) -> Identity:
     for _again in range(3):
-        identity = Identity(guest)
-        identity.found_agent = found_agent
+        identity = _sought(guest)
+        if identity is None:
+            return _down(Identity(guest), None)
         try:
             if _settle(identity, patience):
                 return identity
@@ -121,8 +119,17 @@ def identify(guest: Guest, deadline: Deadline | None = None) -> Identity:
             identity.close()
             raise
         identity.close()  # it ended while we looked: look again
-    identity = Identity(guest)
-    return _unproven(identity, "its process changes faster than it can be looked at")
+    return _unproven(Identity(guest), "its process changes faster than it can be looked at")
+
+
+def _sought(guest: Guest) -> Identity | None:
+    """What is to be looked at; None where only a name or UUID is given, and no process bears it."""
+    if guest.pidfile or guest.qmp_socket or guest.agent_socket or guest.pid is not None:
+        return Identity(guest)
+    from .find import complete
+
+    found = complete(guest)
+    return None if found is None else Identity(found, found=True)
 
 
 def _settle(identity: Identity, patience: Deadline) -> bool:
@@ -133,58 +140,81 @@ def _settle(identity: Identity, patience: Deadline) -> bool:
     except PermissionError:
         _forbidden(identity, "read the pidfile %s" % guest.pidfile)
         return True
+    if pidfile is not None and guest.pidfile is not None:
+        identity.marks[guest.pidfile] = _mark_of(os.fstat(pidfile.descriptor))
     try:
-        _connect(identity)
-        for channel in (identity.monitor, identity.agent):
-            if channel is not None and channel.problem in _NOT_PERMITTED:
-                _forbidden(identity, "connect to %s" % channel.path)
-                return True
-            _check_connection(channel)
-        evidence = _evidence(identity, pidfile)
-        if not has(Capability.PIDFD):
-            _without_descriptors(identity, pidfile)
-            return True
-        if not evidence:
-            _nobody(identity, pidfile)
-            return True
-        if evidence[0].pid == 0:  # the number in it counts in that namespace, and means nothing here
-            _unproven(
-                identity,
-                "the owner of pidfile %s lives in another pid namespace: run the task in that one, or on the host "
-                "itself" % guest.pidfile,
-            )
-            return True
-        if pidfile is not None and pidfile.pid is not None:
-            evidence.append(Evidence("the number in pidfile %s" % guest.pidfile, pidfile.pid))
-        if len({item.pid for item in evidence}) > 1:
-            _mismatch(identity, "; ".join("%s says %d" % item for item in evidence))
-            return True
-        return _hold(identity, pidfile, evidence[0].pid, patience)
+        return _connect(identity) or _weigh(identity, pidfile, patience)
     finally:
         if pidfile is not None:
             os.close(pidfile.descriptor)
 
 
-def _connect(identity: Identity) -> None:
-    """Open the channels to what was named, and to a found agent if that can be had."""
+def _connect(identity: Identity) -> bool:
+    """Open the channels. Whether that settles it already, as this user may not.
+
+    Of what a command line names only that is kept at which somebody answers, and whether that is this process, the
+    evidence tells. Raises StorageFailed and BadInput where a socket that was named can't be used at all; nobody
+    listening is an answer.
+    """
     guest = identity.guest
-    identity.monitor = Monitor(guest.qmp_socket) if guest.qmp_socket else None
-    identity.agent = Agent(guest.agent_socket) if guest.agent_socket else None
-    if identity.found_agent and identity.agent is not None and not _is_answer(identity.agent):
-        identity.agent, identity.guest = None, guest._replace(agent_socket=None)
+    monitor = identity.monitor = Monitor(guest.qmp_socket) if guest.qmp_socket else None
+    agent = identity.agent = Agent(guest.agent_socket) if guest.agent_socket else None
+    if identity.found and monitor is not None and monitor.problem in _NOBODY_THERE:
+        identity.monitor, identity.guest = None, identity.guest._replace(qmp_socket=None)
+    if identity.found and agent is not None and agent.problem not in ("", "EAGAIN"):
+        identity.agent, identity.guest = None, identity.guest._replace(agent_socket=None)
+    for channel in identity.channels():
+        if channel.problem in _NOT_PERMITTED:
+            _forbidden(identity, "connect to %s" % channel.path)
+            return True
+        _check_connection("qmp_socket" if channel is monitor else "agent_socket", channel)
+    return False
+
+
+def _weigh(identity: Identity, pidfile: Pidfile | None, patience: Deadline) -> bool:
+    """What the evidence amounts to; False if the process that it names ended meanwhile."""
+    guest = identity.guest
+    if not has(Capability.PIDFD):
+        _without_descriptors(identity, pidfile)
+        return True
+    evidence = _evidence(identity, pidfile)
+    unseen = [channel.path for channel in identity.channels() if channel.usable and not _listener(identity, channel)]
+    if unseen:  # whatever the rest says, it would be spoken to
+        _unproven(identity, _UNSEEN % unseen[0])
+        return True
+    if not evidence and identity.found:  # its process was there a moment ago
+        return False
+    if not evidence:
+        _nobody(identity, pidfile)
+        return True
+    if evidence[0].pid == 0:  # the number in it counts in that namespace, and means nothing here
+        _unproven(
+            identity,
+            "the owner of pidfile %s lives in another pid namespace: run the task in that one, or on the host "
+            "itself" % guest.pidfile,
+        )
+        return True
+    if pidfile is not None and pidfile.pid is not None:
+        evidence.append(Evidence("the number in pidfile %s" % guest.pidfile, pidfile.pid))
+    if len({item.pid for item in evidence}) > 1:
+        _mismatch(identity, "; ".join("%s says %d" % item for item in evidence))
+        return True
+    return _hold(identity, pidfile, evidence[0].pid, patience)
 
 
 def _evidence(identity: Identity, pidfile: Pidfile | None) -> list[Evidence]:
-    """What names a process that lives. The number in a pidfile that nobody locks names nothing by itself."""
+    """What names a process. By itself neither the number in a pidfile that nobody locks does, nor an option pid of one
+    that has ended; but the latter contradicts a process of another number.
+    """
     guest = identity.guest
     found = []
     if pidfile is not None and pidfile.owner is not None:
         found.append(Evidence("the lock on pidfile %s" % guest.pidfile, pidfile.owner))
-    for channel in (identity.monitor, identity.agent):
-        pid = _listener(identity, channel) if channel is not None else None
-        if channel is not None and pid is not None:
+    for channel in identity.channels():
+        pid = _listener(identity, channel)
+        if pid is not None:
             found.append(Evidence("the listener at %s" % channel.path, pid))
-    if guest.pid is not None and process.lives(guest.pid):
+    if guest.pid is not None and (found or process.lives(guest.pid)):
         found.append(Evidence("the option pid", guest.pid))
     return found
 
@@ -192,16 +222,14 @@ def _evidence(identity: Identity, pidfile: Pidfile | None) -> list[Evidence]:
 def _hold(identity: Identity, pidfile: Pidfile | None, pid: int, patience: Deadline) -> bool:
     """Hold the process and prove, once it is held, that it is the one that the evidence named."""
     started = _started_ticks(pid)
-    held = None
-    for channel in (identity.monitor, identity.agent):
-        if held is None and channel is not None and channel.usable:
-            held = process.hold_peer(channel.connection)
-    if held is None:
-        held = process.hold(pid)
+    connection = next((channel.connection for channel in identity.channels() if channel.usable), None)
+    held = process.hold(pid) if connection is None else process.hold_peer(connection)
     if held is None:
         return False
     identity.process = held
-    _await_end(held, patience)
+    identity.ending = _is_ending(pid)
+    if identity.ending:
+        ready((held.fileno(),), patience.remaining_s())
     if not held.alive() or _started_ticks(pid) != started:
         return False
     if pidfile is not None and pidfile.owner is not None:
@@ -212,15 +240,9 @@ def _hold(identity: Identity, pidfile: Pidfile | None, pid: int, patience: Deadl
     return True
 
 
-def _await_end(held: process.HeldProcess, patience: Deadline) -> None:
-    """Of a process on its way out nothing tells any more that it was a QEMU, while its lock and its sockets may still
-    name it.
-    """
-    if process.arguments(held.pid):
-        return
-    seen = process.stat(held.pid)
-    if seen is not None and seen.ending:
-        ready((held.fileno(),), patience.remaining_s())
+def _is_ending(pid: int) -> bool:
+    seen = process.stat(pid) if not process.arguments(pid) else None
+    return seen is not None and seen.ending
 
 
 def _take_for_guest(identity: Identity, pid: int) -> None:
@@ -248,67 +270,45 @@ def _nobody(identity: Identity, pidfile: Pidfile | None) -> None:
             identity, "without /proc it can't be told what process %d is; give its pidfile or qmp_socket" % guest.pid
         )
         return
-    for channel in (identity.monitor, identity.agent):
-        if channel is None:
-            continue
-        if channel.usable or channel.problem == "EAGAIN":
-            _unproven(identity, "somebody listens at %s, in a place that this task can't see" % channel.path)
+    for channel in identity.channels():
+        if channel.problem == "EAGAIN":
+            _unproven(identity, _UNSEEN % channel.path)
             return
         if channel.path in identity.vanished:
-            _unproven(identity, _still_listened(channel.path))
+            from .vanished import still_listened
+
+            _unproven(identity, still_listened(channel.path))
             return
-    if pidfile is not None and pidfile.pid is not None and _unlocked_qemu(pidfile.pid, pidfile):
+    if pidfile is not None and names_older_qemu(pidfile):
         _unproven(
             identity,
             "pidfile %s isn't locked, as QEMU would have it, but names the QEMU process %d; "
-            "give its qmp_socket or pid, or remove the pidfile if another guest's" % (guest.pidfile, pidfile.pid),
+            "give its qmp_socket or pid, or remove the pidfile if another guest's" % (guest.pidfile, pidfile.pid or 0),
         )
         return
-    namesake = _namesake(guest)
-    if namesake and guest.uuid is not None:
-        _unproven(identity, namesake)
-        return
-    identity.problem = namesake
+    if guest.name is not None or guest.uuid is not None:
+        from .find import namesake
+
+        identity.problem = namesake(guest)
+        if identity.problem and guest.uuid is not None:
+            _unproven(identity, identity.problem)
+            return
+    _down(identity, pidfile)
+
+
+def _down(identity: Identity, pidfile: Pidfile | None) -> Identity:
+    """No process is left: what became of its files?"""
+    guest = identity.guest
     identity.kept = {**_links(guest), **_used_by_others(guest)}
     identity.leftovers = leftovers(identity, pidfile)
     identity.state = State.STALE if identity.leftovers else State.ABSENT
-
-
-def _namesake(guest: Guest) -> str:
-    """A QEMU that bears the name and UUID given, where nothing else that was given leads to a process; empty if none
-    is seen.
-
-    A UUID is one guest's alone. A name is not: another directory may hold another guest of the same name.
-    """
-    if guest.name is None and guest.uuid is None:
-        return ""
-    from .find import claimants
-
-    what = "UUID" if guest.uuid is not None else "name"
-    return "; ".join(
-        "nothing lives at the paths given, but process %d is a QEMU of this %s (pidfile %s, monitor %s); if it is the "
-        "guest meant, give those, or its pid" % (pid, what, said.pidfile, said.qmp_socket)
-        for pid, said in claimants(guest)
-    )
+    return identity
 
 
 def _links(guest: Guest) -> dict[str, str]:
     """QEMU makes files and sockets, never links: these are somebody's who named them so."""
     named = (guest.pidfile, guest.qmp_socket, guest.agent_socket)
     return {path: IS_LINK for path in named if path and os.path.islink(path)}
-
-
-def _unlocked_qemu(pid: int, pidfile: Pidfile) -> bool:
-    """Whether the number in an unlocked pidfile may be right: a QEMU that is older than the file.
-
-    A younger one reuses the number.
-    """
-    from .find import is_qemu
-
-    started_at = process.started_at(pid)
-    if started_at is None or not is_qemu(process.arguments(pid)):
-        return False
-    return started_at <= pidfile.written_at + PIDFILE_SLACK_S
 
 
 def leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:
@@ -320,8 +320,8 @@ def leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:
     found = [path for path in found if path not in identity.kept]
     found += [
         channel.path
-        for channel in (identity.monitor, identity.agent)
-        if channel is not None and channel.problem == "ECONNREFUSED" and _is_socket(channel.path)
+        for channel in identity.channels()
+        if channel.problem == "ECONNREFUSED" and _is_socket(channel.path)
     ]
     found += [path for path in guest.cleanup_paths if os.path.lexists(path) and path not in identity.kept]
     return found
@@ -336,83 +336,20 @@ def _used_by_others(guest: Guest) -> dict[str, str]:
     return {path: how for path, how in found.items() if how}
 
 
-def read_pidfile(path: str) -> Pidfile | None:
-    """Open a pidfile and see who holds it; None if there is none. Raises PermissionError, StorageFailed, BadInput."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise storage_failed(_named(error, path), "Reading the pidfile") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadInput("pidfile", "%s is no regular file" % path, "Name the file that QEMU's -pidfile names")
-        text = os.read(descriptor, 64).strip()
-        written_at = status.st_mtime
-        return Pidfile(descriptor, int(text) if text.isdigit() else None, process.lock_owner(descriptor), written_at)
-    except OSError as error:
-        os.close(descriptor)
-        raise storage_failed(_named(error, path), "Reading the pidfile") from None
-    except BadInput:
-        os.close(descriptor)
-        raise
-
-
-def _named(error: OSError, path: str) -> OSError:
-    return OSError(error.errno, error.strerror, path)
-
-
 def _listener(identity: Identity, channel: Channel) -> int | None:
     """Who listens at a channel's other end; None if nobody does or that can't be seen."""
     if channel.usable:
         return process.peer_pid(channel.connection)
     listed = unix_listeners(channel.path)
-    if channel.problem == "EAGAIN":  # its queue is full: /proc knows it all the same
-        return next(iter(_owners(listed)), None)
     if not listed:
         return None
+    from .vanished import only_candidate, owners
+
+    if channel.problem == "EAGAIN":  # its queue is full: /proc knows it all the same
+        return next(iter(owners(listed)), None)
     if channel.path not in identity.vanished:
         identity.vanished.append(channel.path)
-    own = [pid for pid in _owners(listed) if _may_be(identity.guest, pid)]
-    return own[0] if len(own) == 1 else None
-
-
-def _owners(inodes: Sequence[int]) -> list[int]:
-    found = [process.socket_owner(inode) for inode in inodes]
-    return sorted({pid for pid in found if pid is not None})
-
-
-def _may_be(guest: Guest, pid: int) -> bool:
-    """Whether who listens at a removed file of this path may be the guest. A path alone is weak evidence: it must be a
-    QEMU that means the same file by it, and whose command line contradicts nothing of what was given.
-    """
-    from .find import claims, claims_to_be, is_qemu
-
-    argv = process.arguments(pid)
-    if not is_qemu(argv) or not process.shares_root(pid):
-        return False
-    said = claims(argv)
-    if guest.pidfile and said.pidfile and os.path.realpath(guest.pidfile) != os.path.realpath(said.pidfile):
-        return False
-    return claims_to_be(guest, said)
-
-
-def _still_listened(path: str) -> str:
-    """Somebody does, whom nothing proves to be the guest: who, as far as this user may see it, and what to do."""
-    owners = _owners(unix_listeners(path))
-    if not owners:
-        return (
-            "a process that this user can't see still listens at %s, although the file was removed or replaced: run "
-            "the task with become, as root or as the guest's own user" % path
-        )
-    told = ["%d (%s)" % (pid, " ".join(process.arguments(pid)[:1]) or "unreadable") for pid in owners]
-    return (
-        "process %s still listens at %s, although the file was removed or replaced, and nothing else proves that it is "
-        "the guest; if it is, give its pid" % (" and process ".join(told), path)
-    )
+    return only_candidate(identity.guest, listed)
 
 
 def _without_descriptors(identity: Identity, pidfile: Pidfile | None) -> None:
@@ -420,7 +357,7 @@ def _without_descriptors(identity: Identity, pidfile: Pidfile | None) -> None:
     must tell.
     """
     guest = identity.guest
-    listened = any(channel is not None and channel.usable for channel in (identity.monitor, identity.agent))
+    listened = any(channel.usable for channel in identity.channels())
     if pidfile is not None and pidfile.owner:
         if guest.pid not in (None, pidfile.owner):
             _mismatch(identity, "pidfile %s is locked by %d, not %s" % (guest.pidfile, pidfile.owner, guest.pid))
@@ -439,25 +376,38 @@ def _without_descriptors(identity: Identity, pidfile: Pidfile | None) -> None:
     _nobody(identity, pidfile)
 
 
-def _check_connection(channel: Channel | None) -> None:
-    """Raises StorageFailed where a socket can't be used at all; nobody listening is an answer."""
-    if channel is None or _is_answer(channel):
+def _check_connection(option: str, channel: Channel) -> None:
+    """Raises BadInput for what is no such socket, StorageFailed where it can't be used for another reason."""
+    if channel.usable or channel.problem == "EAGAIN":
         return
-    number = getattr(errno, channel.problem, errno.EIO)
-    raise storage_failed(OSError(number, os.strerror(number), channel.path), "Connecting")
+    if channel.problem == "EPROTOTYPE" or (channel.problem in _NOBODY_THERE and _is_other(channel.path)):
+        raise BadInput(
+            option,
+            "%s is no socket such as QEMU listens at" % channel.path,
+            "Name the socket itself. If something else took its place, remove that, or leave the option out",
+        )
+    if channel.problem not in _NOBODY_THERE:
+        number = getattr(errno, channel.problem, errno.EIO)
+        raise storage_failed(OSError(number, os.strerror(number), channel.path), "Connecting")
 
 
-def _is_answer(channel: Channel) -> bool:
-    """Whether it tells that somebody listens at a socket, or that nobody does."""
-    return channel.problem in ("", "EAGAIN", *_NOBODY_THERE)
-
-
-def mark(path: str) -> Mark | None:
-    """Which file a path is; None where there is none."""
+def _is_other(path: str) -> bool:
+    """Whether something is there, or where a link leads, that is no socket."""
     try:
-        seen = os.lstat(path)
+        return not stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def mark(path: str, folder: int | None = None) -> Mark | None:
+    """Which file a path is, seen from an open directory if one is given; None where there is none."""
+    try:
+        return _mark_of(os.stat(path, dir_fd=folder, follow_symlinks=False))
     except OSError:
         return None
+
+
+def _mark_of(seen: os.stat_result) -> Mark:
     return Mark(seen.st_dev, seen.st_ino)
 
 

@@ -43,8 +43,8 @@ def _locked(path: str) -> str:
     """QEMU locks its pidfile, and each of its images, also those that it only reads."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        return ""  # not ours to open
+    except (FileNotFoundError, PermissionError):
+        return ""  # gone meanwhile, or not ours to open
     try:
         owner = lock_owner(descriptor)
     except OSError:

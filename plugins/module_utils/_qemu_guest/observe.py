@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .._core.errors import BadInput
-from .._core.wait import Deadline
-from .identify import Identity, identify
+from .._core.wait import Deadline, ready
+from .identify import ENDING_S, Identity, identify
 from .model import Guest, State
 from .probe import Probe, probe
 from .qmp import GREETING_S
@@ -39,22 +39,24 @@ def look(
     guests: Sequence[Guest], deadline: Deadline, before: Sequence[Sight] = (), details: bool = False
 ) -> list[Sight]:
     """Look at every guest. What an earlier look left open and still serves is used again, all else is closed. A monitor
-    that kept that one waiting is only listened to, not waited for again.
+    that kept that one waiting is only listened to, not waited for again, and neither is a process that was ending.
 
-    Raises what :func:`identify.identify` raises, and BadInput, before anything is sent, where two are one process.
+    Raises BadInput, before anything is sent, where two are one process.
     """
     _make_room(len(guests))
     known = dict(zip(guests, before))
     fresh = {guest: sight for guest, sight in known.items() if _is_fresh(sight)}
     others = [guest for guest in guests if guest not in fresh]
-    identities = [_identity(guest, known.get(guest), deadline) for guest in others]
+    identities = [_identity(guest, known.get(guest)) for guest in others]
     _check_distinct([*(sight.identity for sight in fresh.values()), *identities])
+    waited_for = {guest for guest, sight in known.items() if sight.identity.ending}
+    _await_ends([found for guest, found in zip(others, identities) if guest not in waited_for], deadline)
     now = time.monotonic()
     answer_s = min(GREETING_S, ANSWER_SHARE * (deadline.ends - deadline.started))
     for guest, identity, seen in zip(others, identities, probe(identities, deadline, answer_s, details)):
         if identity.process is not None and not identity.process.alive():  # it ended while we asked
             identity.close()
-            identity = identify(guest, deadline)
+            identity = identify(guest, patience_s=0)
             seen = probe([identity], deadline, answer_s, details)[0]
         fresh[guest] = Sight(identity, seen, now)
     return [fresh[guest] for guest in guests]
@@ -116,12 +118,21 @@ def _is_silent(sight: Sight) -> bool:
     return monitor is not None and monitor.usable and monitor.outstanding and not monitor.speaks()
 
 
-def _identity(guest: Guest, before: Sight | None, deadline: Deadline) -> Identity:
+def _await_ends(identities: Sequence[Identity], deadline: Deadline) -> None:
+    """Wait for all processes that are just ending at once: those that hang in it cost the others ENDING_S in all."""
+    patience = deadline.within(ENDING_S)
+    held = [identity.process.fileno() for identity in identities if identity.ending and identity.process is not None]
+    waiting = {descriptor for descriptor in held if descriptor is not None}
+    while waiting and not patience.expired:
+        waiting -= ready(waiting, patience.remaining_s())
+
+
+def _identity(guest: Guest, before: Sight | None) -> Identity:
     if before is not None and _serves(before.identity):
         return before.identity
     if before is not None:
         before.identity.close()
-    return identify(guest, deadline)
+    return identify(guest, patience_s=0)
 
 
 def _serves(identity: Identity) -> bool:

@@ -31,6 +31,7 @@ GUESTS: Mapping[str, Any] = {
     },
 }
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", re.IGNORECASE)
+_PATHS = ("pidfile", "qmp_socket", "agent_socket")
 _UNIQUE = ("pidfile", "qmp_socket", "agent_socket", "pid", "uuid")
 
 
@@ -55,9 +56,13 @@ def guests_from(params: Mapping[str, Any]) -> tuple[Guest, ...]:
 def _guest(given: Mapping[str, Any], prefix: str) -> Guest:
     if all(given[name] is None for name in IDENTITY):
         raise BadInput(prefix + "pidfile", "nothing tells which guest is meant", "Give one of %s" % ", ".join(IDENTITY))
-    for name in ("pidfile", "qmp_socket", "agent_socket"):
-        if given[name] is not None and not given[name].startswith("/"):
-            raise BadInput(prefix + name, "%r is a relative path" % given[name], "Write the whole path, from / on")
+    for name in ("name", "uuid", *_PATHS):
+        # What is left of a variable that has no value would else name no guest, and count as one that is down.
+        if given[name] is not None and not given[name].strip():
+            raise BadInput(prefix + name, "it is empty", "Give it a value, or leave the option out")
+    for name in _PATHS:
+        if given[name] is not None:
+            _check_path(prefix + name, given[name])
     if given["pid"] is not None and given["pid"] <= 1:
         raise BadInput(prefix + "pid", "%d is no guest's" % given["pid"], "Give the number of a QEMU process")
     if given["uuid"] is not None and not _UUID.match(given["uuid"]):
@@ -66,10 +71,16 @@ def _guest(given: Mapping[str, Any], prefix: str) -> Guest:
         )
     paths = tuple(given["cleanup_paths"])
     for path in paths:
-        if not path.startswith("/"):
-            raise BadInput(prefix + "cleanup_paths", "%r is a relative path" % path, "Write the whole path, from / on")
+        _check_path(prefix + "cleanup_paths", path)
     identity = {name: given[name] for name in IDENTITY}
     return Guest(**identity, group=given.get("group", 0), cleanup_paths=paths)
+
+
+def _check_path(option: str, path: str) -> None:
+    if not path.startswith("/"):
+        raise BadInput(option, "%r is a relative path" % path, "Write the whole path, from / on")
+    if "\0" in path:
+        raise BadInput(option, "%r is no path: it has a zero byte in it" % path, "Correct the path")
 
 
 def _check_distinct(guests: tuple[Guest, ...]) -> None:

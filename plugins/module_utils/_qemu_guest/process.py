@@ -139,22 +139,32 @@ def lives(pid: int) -> bool:
 def hold_peer(connection: socket.socket) -> HeldProcess | None:
     """Hold the process that listens at the other end of a Unix socket.
 
-    None where the peer is unknown: it has ended, or lives in another pid namespace. Linux before 6.5 has no
-    SO_PEERPIDFD: there the peer's number is held, and the connection, still open afterwards, shows that it was not
-    reused.
+    None where the peer is unknown: it has ended, or lives in another pid namespace. Raises OSError where nothing more
+    can be held.
     """
     pid = peer_pid(connection)
     if pid is None:
         return None
+    if not has(Capability.PEER_PIDFD):
+        return _hold_numbered_peer(connection, pid)
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4)
-    except OSError:
-        process = hold(pid)
-        if process is not None and hung_up(connection):
-            process.close()
+    except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:  # Linux before 6.5
+            return _hold_numbered_peer(connection, pid)
+        if error.errno in (*_NO_PROCESS, errno.ENODATA):
             return None
-        return process
+        raise
     return HeldProcess(pid, struct.unpack("i", raw)[0])
+
+
+def _hold_numbered_peer(connection: socket.socket, pid: int) -> HeldProcess | None:
+    """The connection, still open afterwards, shows that the number was not reused."""
+    process = hold(pid)
+    if process is not None and hung_up(connection):
+        process.close()
+        return None
+    return process
 
 
 def peer_pid(connection: socket.socket) -> int | None:
@@ -197,6 +207,11 @@ def pidfile_owner(path: str) -> int | None:
         return lock_owner(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_stopped(letter: str | None) -> bool:
+    """Whether a process of this state (see :class:`Stat`) is held by SIGSTOP or a debugger: it answers nothing."""
+    return letter in ("T", "t")
 
 
 class Stat(NamedTuple):
@@ -337,7 +352,7 @@ def _names(folder: str) -> list[str]:
     """Empty where the process has ended or belongs to somebody else, and where there is no /proc."""
     try:
         return os.listdir(folder) if has(Capability.PROC) else []
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError, PermissionError):
         return []
 
 

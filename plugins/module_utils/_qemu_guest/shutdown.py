@@ -21,6 +21,7 @@ from .identify import Identity
 from .model import Guest, Policy, Rung, State
 from .observe import Sight, look, view_of
 from .probe import Probe
+from .process import is_stopped
 
 if TYPE_CHECKING:
     from .descent import Run
@@ -134,7 +135,7 @@ class Shutdown:
             agent=identity.agent is not None and identity.agent.usable,
             monitor=monitor,
             signals=held is not None and held.fileno() is not None,
-            stopped=seen.process_state in ("T", "t"),
+            stopped=is_stopped(seen.process_state),
             deaf=seen.agent_connected is False,
         )
         return enter(seen.state, means, self._wish.policy, [(job.name, job.kind, job.ready) for job in seen.jobs])

@@ -66,6 +66,27 @@ def test_a_pidfile_that_is_locked_again_stays(tmp_path):
             other.kill()
 
 
+@pytest.mark.parametrize(("content", "outcome"), [("words\n", "kept"), ("", "removed")])
+def test_what_holds_no_number_by_now_is_no_pidfile(tmp_path, content, outcome):
+    identity = known(tmp_path)
+    (tmp_path / "pid").write_text(content)
+    reason = "it holds something else than a process's number" if content else ""
+    assert done(identity)["pid"] == (outcome, reason)
+
+
+def test_a_path_that_leads_elsewhere_by_now_takes_nothing_along(tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+        (folder / "pid").write_text("4711\n")
+    (tmp_path / "way").symlink_to(ours)
+    identity = Identity(Guest(str(tmp_path / "way" / "pid")))
+    (tmp_path / "way").unlink()
+    (tmp_path / "way").symlink_to(theirs)
+    assert done(identity) == {"pid": ("kept", "it was replaced since")}
+    assert (theirs / "pid").exists()
+
+
 @pytest.mark.parametrize("listening", [True, False])
 def test_another_guests_socket_stays(tmp_path, listening):
     identity = known(tmp_path)

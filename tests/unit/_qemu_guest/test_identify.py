@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +23,11 @@ import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import process
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import identify
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import ENDING_S, identify
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, State
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.observe import look
 from tests.testbed.boot_guest import until
-from tests.unit._qemu_guest.test_process import LOCKS
+from tests.unit._qemu_guest.test_process import LISTENS, LOCKS
 
 # Its first thread has ended, as one that the kernel is taking down; it holds its lock until it is let go.
 ENDING = LOCKS.replace(
@@ -36,10 +39,13 @@ ENDING = LOCKS.replace(
 
 
 @contextmanager
-def qemu(script: str, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def qemu(
+    script: str, tmp_path: Path, place: str = "pid", more: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that calls itself a QEMU."""
-    (tmp_path / "pid").write_text("")
-    words = ["qemu-system-x86_64", "-c", script, str(tmp_path / "pid")]
+    if place == "pid":
+        (tmp_path / place).write_text("")
+    words = ["qemu-system-x86_64", "-c", script, str(tmp_path / place), *more]
     home = {**os.environ, "PYTHONHOME": sys.base_prefix}  # which Python else finds by what it is called
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(words, executable=sys.executable, env=home, **pipes) as running:
@@ -111,7 +117,7 @@ def test_one_that_is_just_ending_is_waited_for(tmp_path: Path, ending: subproces
     assert ending.stdin is not None
     letting_go = threading.Timer(0.3, ending.stdin.close)
     letting_go.start()
-    identity = identify(Guest(pidfile=str(tmp_path / "pid")), Deadline(60))
+    identity = identify(Guest(pidfile=str(tmp_path / "pid")), patience_s=60)
     letting_go.join()
     assert (identity.state, identity.process, identity.problem) == (State.STALE, None, "")
     assert identity.leftovers == [str(tmp_path / "pid")]
@@ -124,3 +130,161 @@ def test_one_that_takes_too_long_to_end_is_told(tmp_path: Path, ending: subproce
     assert "process %d is a QEMU: it is ending" % ending.pid in sight.seen.problem
     assert sight.seen.problem.endswith("run the task again when it has ended")
     assert "root" not in sight.seen.problem
+
+
+def test_many_that_take_too_long_to_end_cost_one_wait(tmp_path: Path) -> None:
+    places = [tmp_path / str(number) for number in range(3)]
+    for place in places:
+        place.mkdir()
+    with qemu(ENDING, places[0]) as one, qemu(ENDING, places[1]) as two, qemu(ENDING, places[2]) as three:
+        pids = (one.pid, two.pid, three.pid)
+        until(lambda: not any(process.arguments(pid) for pid in pids), "their command lines to go")
+        guests = [Guest(pidfile=str(place / "pid")) for place in places]
+        began = time.monotonic()
+        sights = look(guests, Deadline(60))
+        first_s = time.monotonic() - began
+        again = look(guests, Deadline(60), sights)
+        again_s = time.monotonic() - began - first_s
+        for sight in again:
+            sight.identity.close()
+    assert [sight.seen.state for sight in (*sights, *again)] == [State.UNPROVEN] * 6
+    assert ENDING_S <= first_s < 2 * ENDING_S
+    assert again_s < ENDING_S
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"# no number\n", b"\n", b"12 13\n", b"-1\n", b"0\n", b"4194305\n", bytes(1 << 20), b"1\n" + b" " * 64 + b"x"],
+    ids=lambda content: repr(content[:12]),
+)
+def test_a_file_that_holds_no_process_number_is_no_pidfile(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pid"
+    path.write_bytes(content)
+    identity = identify(Guest(pidfile=str(path)))
+    assert (identity.state, identity.leftovers) == (State.UNPROVEN, [])
+    assert "pidfile: %s holds something else than a process's number. Name the file" % path in identity.problem
+
+
+@pytest.mark.parametrize("content", ["", "4194304", "4194304\n"])
+def test_what_a_killed_qemu_wrote_is_left_by_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "pid").write_text(content)
+    identity = identify(Guest(pidfile=str(tmp_path / "pid")))
+    assert (identity.state, identity.leftovers) == (State.STALE, [str(tmp_path / "pid")])
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def dead_socket(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
+    with socket.socket(socket.AF_UNIX, kind) as made:
+        made.bind(str(path))
+
+
+def datagram_socket(path: Path) -> None:
+    """Somebody has it open: only then the system tells its kind."""
+    kept.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+    kept[-1].bind(str(path))
+
+
+kept: list[socket.socket] = []
+ODD: list[tuple[str, Callable[[Path], object], str]] = [
+    ("pidfile", Path.mkdir, "is no regular file"),
+    ("pidfile", os.mkfifo, "is no regular file"),
+    ("pidfile", dead_socket, "is no regular file"),
+    ("pidfile", loop, "Too many levels of symbolic links"),
+    ("qmp_socket", Path.mkdir, "is no socket such as QEMU listens at"),
+    ("qmp_socket", Path.touch, "is no socket such as QEMU listens at"),
+    ("agent_socket", os.mkfifo, "is no socket such as QEMU listens at"),
+    ("agent_socket", datagram_socket, "is no socket such as QEMU listens at"),
+    ("qmp_socket", loop, "Too many levels of symbolic links"),
+]
+
+
+@pytest.mark.parametrize(("option", "make", "problem"), ODD)
+def test_what_can_not_be_the_guests_keeps_nobody_else_from_being_seen(
+    tmp_path: Path, option: str, make: Callable[[Path], object], problem: str
+) -> None:
+    odd, good = tmp_path / "odd", tmp_path / "good"
+    make(odd)
+    good.write_text("")
+    sights = look([Guest(**{option: str(odd)}), Guest(pidfile=str(good))], Deadline(60))
+    assert [sight.seen.state for sight in sights] == [State.UNPROVEN, State.STALE]
+    assert problem in sights[0].seen.problem
+    assert str(odd) in sights[0].seen.problem
+    assert sights[0].identity.leftovers == []
+    while kept:
+        kept.pop().close()
+
+
+def test_that_nothing_more_can_be_opened_proves_nothing(tmp_path: Path, pid: int) -> None:
+    guests = [Guest(pidfile=str(tmp_path / "pid")), Guest(qmp_socket=str(tmp_path / "x")), Guest(name="nobody's")]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        sights = look(guests, Deadline(60))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [sight.seen.state for sight in sights] == [State.UNPROVEN] * 3
+    assert all("Too many open files" in sight.seen.problem for sight in sights)
+
+
+def test_a_number_that_is_not_its_lock_owners_is_a_mismatch(tmp_path: Path, pid: int) -> None:
+    (tmp_path / "pid").write_text("%d\n" % os.getpid())
+    identity = identify(Guest(pidfile=str(tmp_path / "pid")))
+    assert (identity.state, identity.process) == (State.IDENTITY_MISMATCH, None)
+    assert "the lock on pidfile %s says %d; " % (tmp_path / "pid", pid) in identity.problem
+    assert identity.problem.endswith("the number in pidfile %s says %d" % (tmp_path / "pid", os.getpid()))
+
+
+def ended_pid() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as short:
+        pass
+    return short.pid
+
+
+def test_the_number_of_one_that_has_ended_is_no_other_process(tmp_path: Path, pid: int) -> None:
+    gone = ended_pid()
+    identity = identify(Guest(pidfile=str(tmp_path / "pid"), pid=gone))
+    assert (identity.state, identity.process) == (State.IDENTITY_MISMATCH, None)
+    assert "says %d; the option pid says %d" % (pid, gone) in identity.problem
+    os.kill(pid, 9)
+    until(lambda: not process.lives(pid), "it to end")
+    both_gone = identify(Guest(pidfile=str(tmp_path / "pid"), pid=gone))
+    assert (both_gone.state, both_gone.leftovers) == (State.STALE, [str(tmp_path / "pid")])
+
+
+def test_one_that_listens_and_says_nothing_is_hung(tmp_path: Path) -> None:
+    with qemu(LISTENS, tmp_path, "qmp") as silent:
+        (sight,) = look([Guest(qmp_socket=str(tmp_path / "qmp"))], Deadline(2))
+        assert sight.identity.process is not None
+        assert (sight.seen.state, sight.identity.process.pid) == (State.MONITOR_HUNG, silent.pid)
+        assert sight.seen.process_state not in ("T", "t")
+        sight.identity.close()
+
+
+def test_a_file_that_only_a_command_line_calls_its_pidfile_is_nobodys(tmp_path: Path) -> None:
+    name = "claims-%d" % os.getpid()
+    other, dead = tmp_path / "other", tmp_path / "dead"
+    other.write_text("4194304\n")
+    dead_socket(dead)
+    said = ["-name", name, "-pidfile", str(other), "-qmp", "unix:%s,server=on" % dead]
+    with qemu(LOCKS, tmp_path, more=said) as running:
+        identity = identify(Guest(name=name))
+        assert identity.process is not None
+        assert identity.process.pid == running.pid
+        assert identity.guest == Guest(name=name, pid=running.pid)
+        identity.close()
+    (tmp_path / "pid").unlink()
+    said[3] = str(tmp_path / "pid")
+    with qemu(LOCKS, tmp_path, more=said) as running:
+        identity = identify(Guest(name=name))
+        assert identity.guest.pidfile == str(tmp_path / "pid"), "that one it holds"
+        identity.close()
+
+
+def test_of_a_guest_that_nobody_is_the_declared_paths_are_left(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("x")
+    paths = (str(tmp_path / "log"), str(tmp_path / "none"))
+    identity = identify(Guest(name="nobody's-%d" % os.getpid(), cleanup_paths=paths))
+    assert (identity.state, identity.leftovers) == (State.STALE, [str(tmp_path / "log")])

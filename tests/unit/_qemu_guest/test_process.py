@@ -31,6 +31,16 @@ LOCKS = (
 )
 
 
+LISTENS = (
+    "import socket, sys, time\n"
+    "s = socket.socket(socket.AF_UNIX)\n"
+    "s.bind(sys.argv[1])\n"
+    "s.listen()\n"
+    "print('listening', flush=True)\n"
+    "time.sleep(300)\n"
+)
+
+
 @pytest.fixture
 def child(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that locks tmp_path/pid as QEMU locks its pidfile."""
@@ -165,7 +175,9 @@ def test_a_lock_of_a_kind_that_qemu_does_not_use_is_no_proof(tmp_path):
         assert process.lock_owner(ours.fileno()) is None
 
 
-def test_a_listener_is_held_by_its_connection(tmp_path):
+@pytest.mark.parametrize("hidden", ["", "peer_pidfd"])
+def test_a_listener_is_held_by_its_connection(tmp_path, monkeypatch, hidden):
+    monkeypatch.setenv("VMOPS_HIDE_CAPABILITIES", hidden)
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
@@ -178,6 +190,40 @@ def test_a_listener_is_held_by_its_connection(tmp_path):
         assert not process.hung_up(client)
         listener.close()
         assert process.hung_up(client)
+
+
+@pytest.mark.parametrize("option", [process.SO_PEERPIDFD, 9999], ids=["known", "unknown"])
+def test_a_listener_that_has_ended_is_not_held(tmp_path, monkeypatch, option):
+    """An older kernel doesn't know the option, as none knows the second number."""
+    monkeypatch.setattr(process, "SO_PEERPIDFD", option)
+    with subprocess.Popen([sys.executable, "-c", LISTENS, str(tmp_path / "s")], stdout=subprocess.PIPE) as listener:
+        assert listener.stdout is not None
+        listener.stdout.readline()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+            held = process.hold_peer(client)
+            assert held is not None
+            assert (held.pid, held.alive()) == (listener.pid, True)
+            listener.kill()
+            listener.wait()
+            assert not held.alive()
+            held.close()
+            gone = process.hold_peer(client)
+            assert gone is None or not gone.alive()
+
+
+def test_that_a_listener_can_not_be_held_does_not_mean_that_nobody_is_there(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        client.connect(str(tmp_path / "s"))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                process.hold_peer(client)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_start_time_and_state_are_the_kernels(child):
