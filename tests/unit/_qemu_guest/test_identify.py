@@ -222,7 +222,7 @@ def test_that_nothing_more_can_be_opened_proves_nothing(tmp_path: Path, pid: int
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        sights = look(guests, Deadline(60))
+        sights = [look([guest], Deadline(60))[0] for guest in guests]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert [sight.seen.state for sight in sights] == [State.UNPROVEN] * 3
