@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -116,6 +117,94 @@ def test_what_the_machine_wrote_survives_the_second_run(fleet: Fleet) -> None:
     assert fleet.disk("a").stat().st_ino == stamp
     assert running(fleet.folder) == [pid]
 
+    assert changed(fleet.play("provision", qemu_vm_cpus=2, qemu_vm_restart="if_needed")) == {"a": 1}
+    (restarted,) = running(fleet.folder)
+    assert restarted != pid
+    words = arguments(restarted)
+    assert words[words.index("-smp") + 1] == "2"
+    assert fleet.disk("a").stat().st_ino == stamp
+
+
+def holds(given: Any, declared: Any) -> bool:
+    """Whether a module's argument is what was declared, the sub-options that were not left out."""
+    if isinstance(declared, Mapping):
+        return all(holds(given.get(name), value) for name, value in declared.items())
+    if isinstance(declared, list):
+        return len(given) == len(declared) and all(map(holds, given, declared))
+    return bool(given == declared)
+
+
+def test_each_variable_reaches_its_module(fleet: Fleet) -> None:
+    """In check mode, as what the modules make of their options is tested with these."""
+    base = fleet.folder / "base.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(base), "1M"], check=True)
+    checksum = "sha256:" + hashlib.sha256(fleet.source.read_bytes()).hexdigest()
+    machine = {
+        "emulator": "qemu-system-x86_64",
+        "memory": "48M",
+        "cpus": 3,
+        "machine": "q35",
+        "cpu": "qemu64",
+        "accel": "tcg",
+        "uuid": "6f0c9f3e-2b1a-4c5d-8e7f-0123456789ab",
+        "firmware": "/fw/code",
+        "firmware_vars": "/fw/vars",
+        "kernel": "/boot/kernel",
+        "initrd": "/boot/initrd",
+        "append": "console=ttyS0",
+        "agent": False,
+        "display": "vnc=127.0.0.1:7",
+        "extra_args": ["-snapshot"],
+        "networks": [
+            {"mode": "tap", "interface": "lo", "model": "e1000", "mac": "52:54:00:00:00:01"},
+            {"mode": "bridge", "interface": "lo"},
+            {"forwards": [{"protocol": "udp", "host_address": "127.0.0.2", "host_port": 5353, "guest_port": 53}]},
+        ],
+        "ready": "port",
+        "ready_host": "192.0.2.1",
+        "ready_port": 99,
+        "ready_text": "text",
+        "restart": "if_needed",
+        "paused": "force",
+        "max_rung": "terminate",
+    }
+    seed = {
+        "user_data": {"packages": ["a"]},
+        "meta_data": {"local-hostname": "b"},
+        "network_config": {"version": 2},
+        "vendor_data": "#cloud-config\n",
+    }
+    made = [
+        {"format": "raw", "size": "2M", "source": str(fleet.source), "source_format": "raw", "checksum": checksum},
+        {
+            "format": "qcow2",
+            "backing_file": str(base),
+            "backing_format": "qcow2",
+            "options": {"cluster_size": "131072"},
+        },
+    ]
+    attached = [
+        {"interface": "scsi", "cache": "none", "discard": "ignore", "serial": "S1"},
+        {"interface": "virtio", "readonly": True, "cache": "unsafe"},
+    ]
+    disks = [{"name": name, **one, **other} for name, one, other in zip(("one", "two"), made, attached)]
+    fleet.declare("a", **{f"qemu_vm_{name}": value for name, value in {**machine, **seed}.items()}, qemu_vm_disks=disks)
+    (fleet.home / "a").mkdir(parents=True)
+    (fleet.home / "a").chmod(0o700)
+
+    play = fleet.play("provision", "--check", "-vvv", qemu_vm_image={}, qemu_vm_seed_no_log=False)
+    assert play.rc == 0, play.text
+    paths = [{"path": str(fleet.home / "a" / name)} for name in ("one.raw", "two.qcow2")]
+    given = play.tasks["Start the machine and wait until it is ready"]["invocation"]["module_args"]
+    declared = {**machine, "name": "a", "run_dir": str(fleet.runs), "timeout": 60}
+    declared["disks"] = [{**path, **one} for path, one in zip(paths, attached)]
+    declared["seed"] = str(fleet.home / "a" / "seed.iso")
+    assert [name for name, value in declared.items() if not holds(given[name], value)] == []
+    given = play.tasks["Write the seed"]["invocation"]["module_args"]
+    assert [name for name, value in seed.items() if not holds(given[name], value)] == []
+    items = [item["invocation"]["module_args"] for item in play.tasks["Make the disks"]["results"]]
+    assert holds(items, [{**path, **one} for path, one in zip(paths, made)]), items
+
 
 @pytest.mark.parametrize("variables", [{}, {"qemu_vm_restart": "if_needed", "qemu_vm_cpus": 2}], ids=str)
 def test_a_disk_taken_away_from_a_running_machine_is_not_made_anew(fleet: Fleet, variables: Mapping[str, Any]) -> None:
@@ -193,23 +282,31 @@ def test_stale_files_of_a_killed_machine(fleet: Fleet) -> None:
 
 
 def test_each_step_is_tried_and_all_failures_are_reported(fleet: Fleet) -> None:
-    """The shutdown may not go far enough, so the machine lives: its disk must stay, and the rest is tried."""
+    """The shutdown of one may not go far enough, so it lives: its disk must stay, and the rest is tried. In place of
+    the other's seed there is a directory: its disks go all the same.
+    """
     fleet.source.write_bytes(image(Kind.IGNORES))
     fleet.declare("a", qemu_vm_ready_text="B", qemu_vm_max_rung="acpi", qemu_vm_shutdown_timeout=3)
     fleet.declare("b")
     fleet.play("provision", qemu_vm_ready_text="B")
+    seed = fleet.home / "b" / "seed.iso"
+    seed.unlink()
+    seed.mkdir()
     play = fleet.play("teardown", qemu_vm_ready_text="B")
     assert play.rc != 0
-    assert play.stats["a"]["failures"] == 1
-    assert play.stats["b"]["failures"] == 0
-    told = play.tasks["Report all that failed"].get("msg", play.text)
-    assert "max_rung" in told
-    assert "system.qcow2" in told
+    assert (play.stats["a"]["failures"], play.stats["b"]["failures"]) == (1, 1)
+    reports = {host: told(play, host).splitlines()[-1] for host in "ab"}
+    assert "max_rung" in reports["a"]
+    assert "system.qcow2" in reports["a"]
+    assert str(seed) in reports["b"]
+    assert all("was not taken away completely" in report for report in reports.values())
     assert len(running(fleet.folder)) == 1
     assert fleet.disk("a").exists()
     assert not (fleet.home / "a" / "seed.iso").exists()
     assert (fleet.runs / "a" / "qemu.pid").exists()  # so that the next run finds it
-    assert not (fleet.home / "b").exists()
+    assert [path.name for path in (fleet.home / "b").iterdir()] == ["seed.iso"]
+    assert not (fleet.runs / "b").exists()
+    seed.rmdir()
     assert changed(fleet.play("teardown", "-e", "qemu_vm_max_rung=kill"))["a"] > 0
     assert running(fleet.folder) == []
     assert [*fleet.home.rglob("*"), *fleet.runs.rglob("*")] == []
