@@ -443,11 +443,13 @@ def test_a_monitor_that_answers_nonsense_keeps_nobody_else_up(boot, tmp_path, an
     words = [sys.executable, "-c", NO_QEMU, str(path), answers]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as odd:
         assert odd.stdout is not None
-        odd.stdout.readline()
-        guests = [{"qmp_socket": str(path), "name": "odd"}, good.options]
-        result = run_module("qemu_guest_shutdown", {"guests": guests, "max_rung": "kill"})
-        assert odd.poll() is None
-        odd.kill()
+        try:
+            odd.stdout.readline()
+            guests = [{"qmp_socket": str(path), "name": "odd"}, good.options]
+            result = run_module("qemu_guest_shutdown", {"guests": guests, "max_rung": "kill"})
+            assert odd.poll() is None
+        finally:
+            odd.kill()
     assert result.failed
     assert [record["state"] for record in result.json["guests"]] == ["identity_mismatch", "absent"]
     assert not good.alive()
@@ -461,9 +463,12 @@ def test_a_file_that_only_a_command_line_calls_its_pidfile_stays(tmp_path):
     words = ["qemu-system-x86_64", "-c", "import time; time.sleep(300)", "-name", name, "-pidfile", str(other)]
     home = {**os.environ, "PYTHONHOME": sys.base_prefix}
     with subprocess.Popen(words, executable=sys.executable, env=home) as claims:
-        until(lambda: name.encode() in Path("/proc/%d/cmdline" % claims.pid).read_bytes(), "its command line")
-        result = run_module("qemu_guest_shutdown", {"name": name, "max_rung": "kill", "timeout": 20})
-        assert claims.wait(boot_guest.BOOT_S) < 0
+        try:
+            until(lambda: name.encode() in Path("/proc/%d/cmdline" % claims.pid).read_bytes(), "its command line")
+            result = run_module("qemu_guest_shutdown", {"name": name, "max_rung": "kill", "timeout": 20})
+            assert claims.wait(boot_guest.BOOT_S) < 0
+        finally:
+            claims.kill()
     assert result.changed, result.json
     assert (result.json["guest"]["state"], result.json["guest"]["cleaned"]) == ("absent", [])
     assert other.read_text() == "4194304\n"
