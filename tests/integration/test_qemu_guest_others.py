@@ -100,6 +100,13 @@ def test_a_hidden_process_is_a_guest_only_by_its_monitors_greeting(guest: Others
     assert not guest.alive()
 
 
+def test_a_record_that_is_a_pipe_keeps_nobody_waiting(boot: Any, tmp_path: Path) -> None:
+    guest = boot()
+    os.mkfifo(guest.folder / "guest.json")
+    seen = run("qemu_guest_info", guest.options, tmp_path).json["guest"]
+    assert (seen["state"], seen["definition"]) == ("running", None)
+
+
 def test_info_by_pid_tells_that_it_lives(guest: OthersGuest, tmp_path: Path) -> None:
     seen = run("qemu_guest_info", {"pid": guest.pid}, tmp_path).json["guest"]
     assert (seen["state"], seen["pid"], seen["images"]) == ("no_monitor", guest.pid, [])

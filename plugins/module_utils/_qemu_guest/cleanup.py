@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from .._core.errors import describe
 from .._core.signals import held
-from .identify import IS_LINK, Identity, Mark, mark
+from .identity import Identity, Mark, mark
 from .in_use import LISTENED, in_use, is_listened
+from .leftovers import IS_LINK
 from .pidfile import number_in
 
 

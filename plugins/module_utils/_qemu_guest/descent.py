@@ -24,7 +24,7 @@ from .agent import SYNC, Agent, Phase
 from .attempt import Attempt
 from .cleanup import Cleaned, clean
 from .entry import Entry
-from .identify import Identity
+from .identity import Identity
 from .ladder import Event, Ladder, Moved, On, Outcome
 from .model import PREPARING, Act, Policy, Rung
 from .probe import Probe

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from .._core.capabilities import Capability, has
@@ -17,24 +16,17 @@ from .._core.errors import BadInput, LifecycleError, Refused, storage_failed
 from .._core.wait import Deadline, ready
 from . import process
 from .agent import Agent
+from .identity import Identity, mark_of
+from .leftovers import call_down
 from .model import Guest, State
 from .pidfile import Pidfile, names_older_qemu, read_pidfile
-from .process import Process
 from .qmp import Channel, Monitor, unix_listeners
 
 # From the loss of its command line to its end a process needs milliseconds, with much memory or a slow disk seconds.
 ENDING_S = 5.0
 _NOT_PERMITTED = ("EACCES", "EPERM")
-IS_LINK = "it is a symbolic link"
 _NOBODY_THERE = ("ENOENT", "ENOTDIR", "ECONNREFUSED", "ENOTSOCK")
 _UNSEEN = "somebody listens at %s, in a place that this task can't see"
-
-
-class Mark(NamedTuple):
-    """Device and inode."""
-
-    device: int
-    inode: int
 
 
 class Evidence(NamedTuple):
@@ -42,52 +34,6 @@ class Evidence(NamedTuple):
 
     source: str
     pid: int
-
-
-class Identity:
-    """What the evidence for one guest amounts to. Holds descriptors until ``close``.
-
-    ``state`` is ABSENT, STALE, IDENTITY_MISMATCH, UNPROVEN, or NO_MONITOR for a process that is held. ``problem``
-    explains the third and fourth, and tells of a namesake of a guest that has no process.
-    """
-
-    def __init__(self, guest: Guest, found: bool = False) -> None:
-        self.guest = guest
-        # Whether its pid and paths are its command line's: nobody named them, and a process can say what it likes.
-        self.found = found
-        self.state = State.ABSENT
-        self.problem = ""
-        self.process: Process | None = None
-        # Whether the command line of the process is a QEMU's. Of another only its monitor's greeting proves it one.
-        self.is_qemu = False
-        self.monitor: Monitor | None = None
-        self.agent: Agent | None = None
-        # Whether it is on its way out: nothing tells any more that it was a QEMU, while locks and sockets may name it.
-        self.ending = False
-        self.leftovers: list[str] = []
-        # Of a guest that has no process: the paths that stay although they were named, and why.
-        self.kept: dict[str, str] = {}
-        # The sockets whose file was removed or replaced, and at which somebody listens all the same.
-        self.vanished: list[str] = []
-        # What these paths were when we looked: only the same thing is taken away later.
-        self.marks = {path: mark(path) for path in (guest.pidfile, guest.qmp_socket, guest.agent_socket) if path}
-
-    def close(self) -> None:
-        """Let go of process and channels."""
-        self.close_channels()
-        if self.process is not None:
-            self.process.close()
-
-    def channels(self) -> Iterator[Channel]:
-        """The monitor and the agent, as far as they are named."""
-        for channel in (self.monitor, self.agent):
-            if channel is not None:
-                yield channel
-
-    def close_channels(self) -> None:
-        """Leave the monitor and the agent to others."""
-        for channel in self.channels():
-            channel.close()
 
 
 def identify(guest: Guest, patience_s: float = ENDING_S) -> Identity:
@@ -111,7 +57,7 @@ def _identified(guest: Guest, patience: Deadline) -> Identity:
     for _again in range(3):
         identity = _sought(guest)
         if identity is None:
-            return _down(Identity(guest), None)
+            return call_down(Identity(guest), None)
         try:
             if _settle(identity, patience):
                 return identity
@@ -141,7 +87,7 @@ def _settle(identity: Identity, patience: Deadline) -> bool:
         _forbidden(identity, "read the pidfile %s" % guest.pidfile)
         return True
     if pidfile is not None and guest.pidfile is not None:
-        identity.marks[guest.pidfile] = _mark_of(os.fstat(pidfile.descriptor))
+        identity.marks[guest.pidfile] = mark_of(os.fstat(pidfile.descriptor))
     try:
         return _connect(identity) or _weigh(identity, pidfile, patience)
     finally:
@@ -293,47 +239,7 @@ def _nobody(identity: Identity, pidfile: Pidfile | None) -> None:
         if identity.problem and guest.uuid is not None:
             _unproven(identity, identity.problem)
             return
-    _down(identity, pidfile)
-
-
-def _down(identity: Identity, pidfile: Pidfile | None) -> Identity:
-    """No process is left: what became of its files?"""
-    guest = identity.guest
-    identity.kept = {**_links(guest), **_used_by_others(guest)}
-    identity.leftovers = leftovers(identity, pidfile)
-    identity.state = State.STALE if identity.leftovers else State.ABSENT
-    return identity
-
-
-def _links(guest: Guest) -> dict[str, str]:
-    """QEMU makes files and sockets, never links: these are somebody's who named them so."""
-    named = (guest.pidfile, guest.qmp_socket, guest.agent_socket)
-    return {path: IS_LINK for path in named if path and os.path.islink(path)}
-
-
-def leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:
-    """The files of a guest that has no process any more: an unlocked pidfile, sockets without a listener, declared
-    paths that nobody else uses.
-    """
-    guest = identity.guest
-    found = [guest.pidfile] if pidfile is not None and guest.pidfile is not None else []
-    found = [path for path in found if path not in identity.kept]
-    found += [
-        channel.path
-        for channel in identity.channels()
-        if channel.problem == "ECONNREFUSED" and _is_socket(channel.path)
-    ]
-    found += [path for path in guest.cleanup_paths if os.path.lexists(path) and path not in identity.kept]
-    return found
-
-
-def _used_by_others(guest: Guest) -> dict[str, str]:
-    if not guest.cleanup_paths:
-        return {}
-    from .in_use import in_use
-
-    found = {path: in_use(path) for path in guest.cleanup_paths}
-    return {path: how for path, how in found.items() if how}
+    call_down(identity, pidfile)
 
 
 def _listener(identity: Identity, channel: Channel) -> int | None:
@@ -395,25 +301,6 @@ def _is_other(path: str) -> bool:
     """Whether something is there, or where a link leads, that is no socket."""
     try:
         return not stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def mark(path: str, folder: int | None = None) -> Mark | None:
-    """Which file a path is, seen from an open directory if one is given; None where there is none."""
-    try:
-        return _mark_of(os.stat(path, dir_fd=folder, follow_symlinks=False))
-    except OSError:
-        return None
-
-
-def _mark_of(seen: os.stat_result) -> Mark:
-    return Mark(seen.st_dev, seen.st_ino)
-
-
-def _is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.lstat(path).st_mode)
     except OSError:
         return False
 

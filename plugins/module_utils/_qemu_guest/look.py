@@ -14,7 +14,7 @@ from typing import Any
 from .._core.capabilities import Capability, missing_protections
 from .._core.converge import Plan, View
 from .._core.wait import Deadline, check_timeout
-from .identify import Identity
+from .identity import Identity
 from .model import Guest
 from .observe import Sight, look
 from .options import guests_from
@@ -89,12 +89,14 @@ def _record(sight: Sight) -> Mapping[str, object]:
 
 
 def _start_of(identity: Identity) -> Record | None:
-    """What ``qemu_guest_start`` recorded beside the pidfile, as that module reads it; None also where this user may not
-    read it.
+    """What ``qemu_guest_start`` recorded beside the pidfile, as that module reads it; None also where it can't be read,
+    such as another user's: what else is known of the guest is told all the same.
     """
     if identity.process is None or identity.guest.pidfile is None:
         return None
+    path = os.path.join(os.path.dirname(identity.guest.pidfile), "guest.json")
     try:
-        return record_of(os.path.join(os.path.dirname(identity.guest.pidfile), "guest.json"), identity.process.pid)
-    except PermissionError:  # another user's guest: what is known of it is told all the same
+        # Whoever put something else there, such as a FIFO, would keep us waiting.
+        return record_of(path, identity.process.pid) if os.path.isfile(path) else None
+    except OSError:
         return None

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from .._core.errors import BadInput
 from .._core.wait import Deadline, ready
-from .identify import ENDING_S, Identity, identify
+from .identify import ENDING_S, identify
+from .identity import Identity
 from .model import Guest, State
 from .probe import Probe, probe
 from .qmp import GREETING_S

@@ -14,7 +14,7 @@ from .._core.errors import describe
 from .._core.wait import Deadline
 from . import process
 from .agent import listens
-from .identify import Identity
+from .identity import Identity
 from .model import State, state_of, status_in
 from .qmp import Monitor, converse, failure
 

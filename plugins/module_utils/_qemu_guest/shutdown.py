@@ -17,7 +17,7 @@ from .._core.converge import Plan, View
 from .._core.errors import BadInput, LifecycleError
 from .._core.locks import try_flock
 from .._core.wait import Deadline, check_timeout, poll_until
-from .identify import Identity
+from .identity import Identity
 from .model import Guest, Policy, Rung, State
 from .observe import Sight, look, view_of
 from .probe import Probe

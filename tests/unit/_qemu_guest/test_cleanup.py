@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.cleanup import clean
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import Identity
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identity import Identity
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest
 from tests.unit._qemu_guest.test_process import LOCKS
 

@@ -24,7 +24,7 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import fleet, process
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.descent import Run
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.entry import Entry
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import Identity
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identity import Identity
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Act, Guest, Policy, Rung, State
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.probe import Probe, probe
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.qmp import Monitor

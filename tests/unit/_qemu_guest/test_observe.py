@@ -18,7 +18,7 @@ import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import process
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import Identity
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identity import Identity
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, State
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.observe import Sight, look
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.probe import Probe
