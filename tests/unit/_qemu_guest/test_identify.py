@@ -26,6 +26,7 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identify import ENDING_S, identify
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, State
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.observe import look
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.probe import probe
 from tests.testbed.boot_guest import until
 from tests.unit._qemu_guest.test_process import LISTENS, LOCKS
 
@@ -217,16 +218,31 @@ def test_what_can_not_be_the_guests_keeps_nobody_else_from_being_seen(
         kept.pop().close()
 
 
-def test_that_nothing_more_can_be_opened_proves_nothing(tmp_path: Path, pid: int) -> None:
-    guests = [Guest(pidfile=str(tmp_path / "pid")), Guest(qmp_socket=str(tmp_path / "x")), Guest(name="nobody's")]
+@contextmanager
+def nothing_more_to_open() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        sights = [look([guest], Deadline(60))[0] for guest in guests]
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_that_nothing_more_can_be_opened_proves_nothing(tmp_path: Path, pid: int) -> None:
+    guests = [Guest(pidfile=str(tmp_path / "pid")), Guest(qmp_socket=str(tmp_path / "x")), Guest(name="nobody's")]
+    with nothing_more_to_open():
+        sights = [look([guest], Deadline(60))[0] for guest in guests]
     assert [sight.seen.state for sight in sights] == [State.UNPROVEN] * 3
     assert all("Too many open files" in sight.seen.problem for sight in sights)
+
+
+def test_one_that_can_not_be_looked_at_any_more_is_its_own_failure(tmp_path: Path, pid: int) -> None:
+    identity = identify(Guest(pidfile=str(tmp_path / "pid")))
+    with nothing_more_to_open():
+        (seen,) = probe([identity], Deadline(60), 1.0)
+    assert seen.state is State.UNPROVEN
+    assert "Too many open files" in seen.problem
+    identity.close()
 
 
 def test_a_number_that_is_not_its_lock_owners_is_a_mismatch(tmp_path: Path, pid: int) -> None:
