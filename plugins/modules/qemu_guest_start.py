@@ -221,6 +221,7 @@ options:
     description:
       - The address to connect to for O(ready=port). By default the O(networks[].forwards[].host_address) of the
         forward with that port, and V(127.0.0.1) where that is all of the host's or there is none.
+      - A guest on taps or bridges alone has an address of its own, which is to be named here.
     type: str
   ready_port:
     description: The port to connect to for O(ready=port). By default the host's port of the first TCP forward.

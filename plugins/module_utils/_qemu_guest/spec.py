@@ -125,6 +125,12 @@ class Spec(NamedTuple):
         """Whether the host's TCP ``port`` leads into the guest through QEMU's user network."""
         return any(forward.protocol == "tcp" and forward.host_port == port for forward in self.forwards())
 
+    @property
+    def has_only_own_addresses(self) -> bool:
+        """Whether it has networks and none is QEMU's own, so that no address of the host leads into it."""
+        modes = {network.mode for network in self.networks} - {"none"}
+        return bool(modes) and "user" not in modes
+
     def forwards(self) -> Iterator[Forward]:
         """Those of all cards."""
         return (forward for network in self.networks for forward in network.forwards)
@@ -208,6 +214,12 @@ def _ready_port(host: str | None, port: int | None, spec: Spec) -> Readiness:
             "ready_port", "%s is no TCP port" % port, "Name a port from 1 to 65535, or forward one to the guest"
         )
     if not host:
+        if not forwards and spec.has_only_own_addresses:
+            raise BadInput(
+                "ready_host",
+                "on a tap or a bridge the guest has an address of its own, which isn't known here",
+                "Name that address, or wait for something else",
+            )
         listens = forwards[0].host_address if forwards else ANY_ADDRESS
         host = LOOPBACK if listens == ANY_ADDRESS else listens
     return Readiness(ReadyKind.PORT, host=host, port=port)

@@ -388,6 +388,12 @@ def test_a_port_is_waited_for_where_the_host_listens(options, expected):
         ({"ready": "console"}, {}, "ready_text"),
         ({"ready": "port"}, {}, "ready_port"),
         ({"ready": "port", "ready_port": 70000}, {}, "ready_port"),
+        # the host's own server would be taken for the guest's
+        (
+            {"ready": "port", "ready_port": 22},
+            {"networks": [{**NETWORK, "mode": "tap", "interface": "t"}]},
+            "ready_host",
+        ),
     ],
 )
 def test_readiness_that_is_refused(options, changes, option):
