@@ -67,6 +67,7 @@ options:
     type: int
     default: 60
 notes:
+  - O(unsafe_writes) has no effect. The image always takes its place in one step.
   - Results and diffs show digests of the files, never what is in them. Ansible itself still logs a task's options, so
     give a task with passwords or keys C(no_log=true).
 attributes:

@@ -7,10 +7,18 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
+
+from .errors import BadInput
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
+
+
+_PERMISSIONS = 0o7777
+_CHANGE = re.compile(r"[ugoa]*(?:[-+=][rwxXstugo]*)+")  # one of those that commas part: u=rw
+_CAP_CHOWN = 1 << 0  # linux/capability.h
 
 
 class FileAttributes:
@@ -22,8 +30,25 @@ class FileAttributes:
         self._module = module
         self._changes: dict[str, Any] = {}
 
+    def check(self) -> None:
+        """Raise BadInput for what no file can get here, or not from this user: before any work is done."""
+        params = self._module.params
+        if params["state"] == "absent":
+            return
+        if params["mode"] is not None:
+            _check_mode(params["mode"])
+        if params["owner"] is None and params["group"] is None:
+            return
+        path = os.path.realpath(params["path"])
+        there = os.stat(path) if os.path.exists(path) else None
+        if params["owner"] is not None:
+            _check_owner(_user(params["owner"]), there.st_uid if there else None)
+        if params["group"] is not None:
+            _check_group(_group(params["group"]), there.st_gid if there else None)
+
     def dress(self, path: str, mode: int | None) -> None:
-        """Give them to a new file, before anybody can see it under its final name.
+        """Give them to a new file, before anybody can see it under its final name: all but those of its file system
+        (chattr), of which some would forbid that it gets that name.
 
         ``mode`` is what it has without a declared one. None: it replaces another, whose attributes it has by then; what
         differs from those is part of the task's diff.
@@ -33,6 +58,7 @@ class FileAttributes:
         if mode is not None and not _is_absolute(declared.get("mode")):
             os.chmod(path, mode)
         diff = self._changes if mode is None else None
+        declared["attributes"] = None
         self._module.set_fs_attributes_if_different(declared, False, diff)
 
     def settle(self, diff: dict[str, Any]) -> bool:
@@ -50,6 +76,58 @@ class FileAttributes:
 
     def _declared(self, path: str) -> dict[str, Any]:
         return dict(self._module.load_file_common_arguments(self._module.params, path=path))
+
+
+def _check_mode(mode: object) -> None:
+    if _is_absolute(mode):
+        number = mode if isinstance(mode, int) else int(str(mode), 8)
+        if number & ~_PERMISSIONS or number < 0:
+            raise BadInput("mode", "%s is more than permissions" % oct(number), 'Write one such as "0640"')
+    elif not all(_CHANGE.fullmatch(change) for change in str(mode).split(",")):
+        raise BadInput("mode", "%r is neither octal nor symbolic" % mode, 'Write one such as "0640" or u=rw,g=r,o=')
+
+
+def _user(name: str) -> int:
+    import pwd
+
+    try:
+        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise BadInput("owner", "this host has no user %r" % name, "Create it first, or correct the name") from None
+
+
+def _group(name: str) -> int:
+    import grp
+
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BadInput("group", "this host has no group %r" % name, "Create it first, or correct the name") from None
+
+
+def _check_owner(wanted: int, current: int | None) -> None:
+    user = os.geteuid()
+    if wanted not in (user, current) and not _may_give_away():
+        raise BadInput("owner", "user %d can't give a file to user %d" % (user, wanted), _AS_ROOT)
+
+
+def _check_group(wanted: int, current: int | None) -> None:
+    if wanted not in (os.getegid(), *os.getgroups(), current) and not _may_give_away():
+        raise BadInput("group", "user %d isn't in group %d" % (os.geteuid(), wanted), _AS_ROOT)
+
+
+_AS_ROOT = "Run the task as root, such as with become: true, or leave it out"
+
+
+def _may_give_away() -> bool:
+    if os.geteuid() == 0:
+        return True
+    try:
+        with open("/proc/self/status", "rb") as status:
+            effective = [line.split()[1] for line in status if line.startswith(b"CapEff:")]
+    except OSError:
+        return False  # another system, on which only root may
+    return bool(effective) and bool(int(effective[0], 16) & _CAP_CHOWN)
 
 
 def _is_absolute(mode: object) -> bool:

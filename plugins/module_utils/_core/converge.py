@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Step = TypeVar("Step")
 Seen = TypeVar("Seen")
 
+Watched = TypeVar("Watched", bound="Observed[Any]")
+
 View = Mapping[str, object]
 
 
@@ -43,11 +45,24 @@ class Plan(Generic[Step]):
         self.declared = declared
 
 
-class Subject(Protocol[Seen, Step]):
-    """One thing under management. Only ``observe`` and ``apply`` touch the world."""
+class Observed(Protocol[Seen]):
+    """Something to look at."""
 
     def observe(self) -> Seen:
         """What is there now."""
+
+    def result(self, seen: Seen) -> View:
+        """The result's own keys: the thing as it is now, under its name."""
+
+    def extras(self) -> View:
+        """What the work itself yields (commands, attempts, bytes, …); also reported when it fails."""
+
+    def warnings(self) -> Sequence[str]:
+        """What the user should know although all went well."""
+
+
+class Subject(Observed[Seen], Protocol[Seen, Step]):
+    """One thing under management. Only ``observe`` and ``apply`` touch the world."""
 
     def plan(self, seen: Seen) -> Plan[Step]:
         """What is to be done about it; pure. Raises what can be refused beforehand."""
@@ -60,15 +75,6 @@ class Subject(Protocol[Seen, Step]):
 
     def view(self, seen: Seen) -> View:
         """The part of what was seen that is managed: compared for ``changed`` and shown by ``--diff``."""
-
-    def result(self, seen: Seen) -> View:
-        """The result's own keys: the thing as it is now, under its name."""
-
-    def extras(self) -> View:
-        """What the work itself yields (commands, attempts, bytes, …); also reported when it fails."""
-
-    def warnings(self) -> Sequence[str]:
-        """What the user should know although all went well."""
 
 
 class Outcome(Generic[Seen]):
@@ -133,6 +139,8 @@ def run(
     deadline = Deadline(module.params["timeout"])
 
     def work(subject: Subject[Any, Any]) -> dict[str, object]:
+        if attributes is not None:
+            attributes.check()
         outcome = converge(subject, module.check_mode)
         diff: dict[str, Any] = {"before": dict(outcome.before), "after": dict(outcome.declared or outcome.after)}
         changed = outcome.changed
@@ -143,10 +151,10 @@ def run(
     _leave(module, deadline, build, work)
 
 
-def report(module: AnsibleModule, build: Callable[[Deadline], Subject[Any, Any]]) -> None:
+def report(module: AnsibleModule, build: Callable[[Deadline], Observed[Any]]) -> None:
     """Only look, for an ``_info`` module."""
 
-    def work(subject: Subject[Any, Any]) -> dict[str, object]:
+    def work(subject: Observed[Any]) -> dict[str, object]:
         return dict(subject.result(subject.observe()), changed=False)
 
     _leave(module, Deadline(module.params["timeout"]), build, work)
@@ -155,10 +163,10 @@ def report(module: AnsibleModule, build: Callable[[Deadline], Subject[Any, Any]]
 def _leave(
     module: AnsibleModule,
     deadline: Deadline,
-    build: Callable[[Deadline], Subject[Any, Any]],
-    work: Callable[[Subject[Any, Any]], dict[str, object]],
+    build: Callable[[Deadline], Watched],
+    work: Callable[[Watched], dict[str, object]],
 ) -> None:
-    subject: Subject[Any, Any] | None = None
+    subject: Watched | None = None
     try:
         with stoppable():
             subject = build(deadline)
@@ -179,7 +187,7 @@ def _leave(
     module.exit_json(**subject.extras(), **result, elapsed_s=round(deadline.elapsed_s(), 3))
 
 
-def _fail(module: AnsibleModule, deadline: Deadline, subject: Subject[Any, Any] | None, error: LifecycleError) -> None:
+def _fail(module: AnsibleModule, deadline: Deadline, subject: Observed[Any] | None, error: LifecycleError) -> None:
     extras: dict[str, object] = {}
     if subject is not None:
         extras.update(subject.extras())

@@ -1,0 +1,73 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Owner, group, mode and a file system's own attributes: what can't be is told before any work is done."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.testbed.modules import Result, run_module
+
+
+def run(name: str, path: Path, check: bool = False, **options: Any) -> Result:
+    return run_module(name, {"path": str(path), "timeout": 60, **options}, check=check)
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["", "check mode"])
+@pytest.mark.parametrize(("name", "options"), [("qemu_img", {"size": "1M"}), ("nocloud_seed", {})])
+@pytest.mark.parametrize(
+    "wrong", [{"owner": "no-such-name"}, {"group": "no-such-name"}, {"mode": "rw"}, {"mode": "0999"}], ids=str
+)
+def test_a_wrong_one_is_told_before_anything_is_written(
+    tmp_path: Path, name: str, options: dict[str, Any], wrong: dict[str, str], check: bool
+) -> None:
+    result = run(name, tmp_path / "disk", check, **options, **wrong)
+    assert result.failed
+    assert result.json["error"]["kind"] == "bad_input", result.json
+    assert result.msg.startswith(next(iter(wrong)) + ": ")
+    assert os.listdir(tmp_path) == []
+
+
+def chattr(change: str, path: Path) -> bool:
+    return subprocess.run(["chattr", change, str(path)], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Iterator[Path]:
+    """In a folder in which files can be made immutable, which takes root and a fitting file system."""
+    trial = tmp_path / "trial"
+    trial.touch()
+    if not chattr("+i", trial):
+        pytest.skip("no file can be made immutable here")
+    chattr("-i", trial)
+    trial.unlink()
+    yield tmp_path / "disk"
+    for left in tmp_path.iterdir():
+        chattr("-i", left)
+
+
+@pytest.mark.parametrize(("name", "options"), [("qemu_img", {"size": "1M"}), ("nocloud_seed", {})])
+def test_an_image_may_be_made_immutable_as_the_last_thing(path: Path, name: str, options: dict[str, Any]) -> None:
+    first = run(name, path, **options, attributes="+i")
+    assert not first.failed, first.json
+    assert first.changed
+    assert os.listdir(path.parent) == ["disk"]
+    again = run(name, path, **options, attributes="+i")
+    assert not again.failed, again.json
+    assert not again.json["diff"]["before"].get("leftovers")
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["", "check mode"])
+def test_an_immutable_image_is_refused_before_any_work(path: Path, check: bool) -> None:
+    assert run("qemu_img", path, size="1M", attributes="+i").changed
+    result = run("qemu_img", path, check, size="2M", snapshots=[{"name": "one"}])
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert "it is marked as immutable" in result.msg
+    assert os.listdir(path.parent) == ["disk"]
