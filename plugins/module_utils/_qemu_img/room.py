@@ -9,6 +9,7 @@ zeros that were written as data, and a conversion leaves them out; and a commit 
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -65,46 +66,73 @@ def data_side_by_side(overlay: Node, base: Node, qemu_img: QemuImg) -> tuple[int
 
     Raises TimedOut, CommandFailed.
     """
-    above, below = (_data_extents(node, qemu_img) for node in (overlay._replace(alone=True), base))
-    both = 0
-    at = 0
-    for start, end in above:
-        while at < len(below) and below[at][1] <= start:
-            at += 1
-        for other in range(at, len(below)):
-            if below[other][0] >= end:
-                break
-            both += min(end, below[other][1]) - max(start, below[other][0])
-    return _total(above) - both, _total(below)
+    below = _Extents()
+    _map(base, below, qemu_img)
+    above = _Overlap(below)
+    _map(overlay._replace(alone=True), above, qemu_img)
+    return above.total - above.both, below.total
 
 
-def _data_extents(node: Node, qemu_img: QemuImg) -> list[tuple[int, int]]:
-    reader = _Extents()
+def _map(node: Node, reader: MapReader, qemu_img: QemuImg) -> None:
     words = ["map", "-U", "--output=json", *node.arguments()]
     qemu_img.run(words, "mapping %s" % node.path, [node], on_output=reader.feed)
     reader.finish()
-    return reader.found
 
 
-def _total(extents: list[tuple[int, int]]) -> int:
-    return sum(end - start for start, end in extents)
-
-
-class _Extents(MapReader):
-    """Beginnings and ends of the data of the image itself, what adjoins as one."""
+class _Data(MapReader):
+    """The data of the image itself, counted while it comes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[int, int]] = []
+        self.total = 0
 
     def take(self, extent: Mapping[str, Any]) -> None:
         """See MapReader."""
         if extent["depth"] or extent["zero"] or not extent["data"]:
             return
-        start, end = int(extent["start"]), int(extent["start"]) + int(extent["length"])
-        if self.found and self.found[-1][1] == start:
-            start = self.found.pop()[0]
-        self.found.append((start, end))
+        length = int(extent["length"])
+        self.total += length
+        self.add(int(extent["start"]), int(extent["start"]) + length)
+
+    def add(self, start: int, end: int) -> None:
+        """A piece of it; they come in order."""
+        raise NotImplementedError
+
+
+class _Extents(_Data):
+    """Where they begin and end, what adjoins as one: 16 bytes each, as a fragmented image has millions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.starts, self.ends = array("q"), array("q")
+
+    def add(self, start: int, end: int) -> None:
+        """See _Data."""
+        if self.ends and self.ends[-1] == start:
+            self.ends[-1] = end
+            return
+        self.starts.append(start)
+        self.ends.append(end)
+
+
+class _Overlap(_Data):
+    """How many bytes of it lie where the image ``below`` has data too."""
+
+    def __init__(self, below: _Extents) -> None:
+        super().__init__()
+        self.both = 0
+        self._below = below
+        self._at = 0
+
+    def add(self, start: int, end: int) -> None:
+        """See _Data."""
+        starts, ends = self._below.starts, self._below.ends
+        while self._at < len(ends) and ends[self._at] <= start:
+            self._at += 1
+        other = self._at
+        while other < len(ends) and starts[other] < end:
+            self.both += min(end, ends[other]) - max(start, starts[other])
+            other += 1
 
 
 class _Counter(MapReader):

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.model import Format
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.room import data_bytes
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.room import _Extents, _Overlap, data_bytes
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.tool import Node, QemuImg
 
 MIB = 1 << 20
@@ -68,3 +69,29 @@ def test_what_can_not_be_looked_into_counts_whole(tmp_path):
     packed = str(tmp_path / "packed")
     subprocess.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", path, packed], check=True)
     assert count(Node(packed, Format.QCOW2, alone=True)) == MIB + 2 * 65536
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_lies_side_by_side_is_counted_as_by_sets_of_bytes(seed):
+    """Of extents in order, as `qemu-img map` prints them."""
+
+    def extents(dice):
+        at, found = 0, []
+        for _each in range(dice.randrange(30)):
+            at += dice.randrange(3)
+            length = 1 + dice.randrange(5)
+            found.append((at, length))
+            at += length
+        return found
+
+    dice = random.Random(seed)
+    above, below = extents(dice), extents(dice)
+    lower = _Extents()
+    upper = _Overlap(lower)
+    for reader, found in ((lower, below), (upper, above)):
+        for start, length in found:
+            reader.take({"start": start, "length": length, "depth": 0, "data": True, "zero": False})
+    bytes_above, bytes_below = ({at for s, n in found for at in range(s, s + n)} for found in (above, below))
+    assert (upper.total, lower.total) == (len(bytes_above), len(bytes_below))
+    assert upper.both == len(bytes_above & bytes_below)
+    assert all(end != start for end, start in zip(lower.ends, lower.starts[1:])), "what adjoins is one"
