@@ -16,12 +16,15 @@ description:
   - Tells format, sizes, options, snapshots, bitmaps, encryption and backing chain of one or many image files, whether
     an image is in use and by which process, and on request what a check, a measurement and a map say.
   - Nothing is changed, and an image that is in use is looked at without disturbing its user.
-  - A file that an image names is only looked at with O(backing_chain=true), and then its metadata alone, and with
-    O(map) or O(measure), which read the backing files. What QEMU would take for a protocol is never followed.
+  - A backing file is only looked at with O(backing_chain=true), and then its metadata alone, and with O(map) or
+    O(measure), which read the backing files. What QEMU would take for a protocol is never followed.
+  - Files that hold an image's own data (a data file, the extents of a V(vmdk)) are opened with it. A V(vmdk) whose
+    extents lie elsewhere than beside it, or an image whose data would be no regular file, isn't opened.
 options:
   path:
     description:
       - The image file, or a list of them. One that isn't there or can't be read gets an entry that says so.
+      - What hinders the whole task (a missing C(qemu-img), O(timeout)) fails it.
     type: list
     elements: path
     required: true
@@ -115,9 +118,10 @@ images:
       type: bool
       returned: always
     error:
-      description: Why it could not be read.
+      description: Why it could not be read, or why O(check), O(map) or O(measure) failed. What was read before is
+        told all the same.
       type: str
-      returned: when it could not
+      returned: when something could not be read
     format:
       description: Its format.
       type: str

@@ -19,6 +19,7 @@ from tests.testbed.images import FORMATS, MIB, info, make, qemu_img, qemu_io
 from tests.testbed.module_main import ROOT
 from tests.testbed.modules import run_module
 from tests.testbed.playbooks import run_tasks
+from tests.testbed.tool_gate import gate
 
 
 def look(*paths: Path, **arguments: Any) -> list[dict[str, Any]]:
@@ -114,6 +115,18 @@ def test_our_record_counts_for_more_than_what_a_guest_wrote(tmp_path, path):
     assert image["made_from"] == str(source)
 
 
+def test_a_record_in_a_file_is_found_by_a_link_too(tmp_path, path):
+    source = make(tmp_path / "seed", "raw", 4 * MIB)
+    hidden = {"VMOPS_HIDE_CAPABILITIES": "user_xattrs"}
+    folder = tmp_path / "images"
+    folder.mkdir()
+    assert run_module("qemu_img", {"path": str(folder / "disk"), "source": str(source)}, env=hidden).changed
+    (tmp_path / "link").symlink_to(folder / "disk")
+    result = run_module("qemu_img_info", {"path": [str(tmp_path / "link")]}, env=hidden)
+    assert result.json["images"][0]["made_from"] == str(source)
+    assert "no extended attributes" in json.dumps(result.json["warnings"])
+
+
 # the chain
 
 
@@ -205,6 +218,38 @@ def test_a_measurement_heeds_its_options(path):
     ]
     assert sizes[0] < sizes[1]
     assert look(path, measure="raw")[0]["required_size"] >= 65536
+
+
+def test_what_fails_on_request_leaves_what_was_read_before(tmp_path, path):
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "data_file=%s" % (tmp_path / "data"), path, "4M")
+    (tmp_path / "data").unlink()
+    (image,) = look(path, check=True)
+    assert "Could not open" in image["error"]
+    assert (image["virtual_size"], image["references"]) == (4 * MIB, [str(tmp_path / "data")])
+
+
+def test_what_lies_below_and_cannot_be_read_is_an_entry_of_the_chain(tmp_path):
+    (tmp_path / "broken").write_bytes(b"QFI\xfb" + bytes(200))
+    (image,) = look(over(tmp_path / "top", "broken", "qcow2"))
+    (below,) = image["backing_chain"]
+    assert (below["path"], below["exists"]) == (str(tmp_path / "broken"), True)
+    assert "reading %s failed" % (tmp_path / "broken") in below["error"].lower()
+    assert image["virtual_size"] == 4 * MIB
+
+
+def test_without_qemu_img_the_task_fails(tmp_path, path):
+    make(path, "qcow2", 4 * MIB)
+    result = run_module("qemu_img_info", {"path": [str(path)]}, env={"PATH": str(tmp_path)})
+    assert result.failed
+    assert result.json["error"]["kind"] == "tool_missing"
+
+
+def test_when_its_time_is_over_the_task_fails(tmp_path, path):
+    make(path, "qcow2", 4 * MIB)
+    held = gate(tmp_path / "gate", "check", 1)
+    result = run_module("qemu_img_info", {"path": [str(path)], "check": True, "timeout": 2}, env=held.env)
+    assert result.failed
+    assert result.json["error"]["kind"] == "timed_out"
 
 
 # in use

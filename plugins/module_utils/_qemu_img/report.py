@@ -7,12 +7,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 
 from .._core.capabilities import Capability, missing_protections
-from .._core.converge import Plan
-from .._core.errors import BadInput, LifecycleError, Refused, describe
+from .._core.errors import BadInput, LifecycleError, Refused, TimedOut, ToolMissing, describe
 from .._core.names import absolute
 from .._core.wait import Deadline
 from . import record as records
@@ -21,12 +19,13 @@ from .examine import check, read_map
 from .found import Holder
 from .header import inspect_path
 from .image import describe_image
-from .model import Format, ImageInfo, Record
+from .model import Format, ImageInfo, Record, is_protocol, known_format
 from .parse import parse_measure
 from .request import Request
 from .tool import Node, QemuImg, option_list
 from .usage import holders
 
+TASK_FAULTS = (ToolMissing, TimedOut)  # what hinders the whole task, not one image
 CHAIN_LIMIT = 64  # QEMU itself opens longer chains, but nobody runs a machine on one
 
 
@@ -38,7 +37,7 @@ class Images:
         self._qemu_img = QemuImg(deadline)
 
     def observe(self) -> list[dict[str, object]]:
-        """See Subject."""
+        """See Observed."""
         return [self._entry(path) for path in self._wanted.paths]
 
     def _entry(self, given: str) -> dict[str, object]:
@@ -54,6 +53,8 @@ class Images:
             return {"path": path, "exists": False}
         try:
             return self._existing(path)
+        except TASK_FAULTS:
+            raise
         except LifecycleError as error:
             return {"path": path, "exists": True, "error": str(error)}
         except OSError as fault:
@@ -62,14 +63,20 @@ class Images:
     def _existing(self, path: str) -> dict[str, object]:
         if not os.path.isfile(path):
             raise BadInput("path", "%s is no regular file" % path, "Name an image file")
-        record = records.read(path)
+        record = records.read(os.path.realpath(path))  # its file, where it is one, lies beside the image itself
         node = Node(path, self._format(path, record))
         info = self._qemu_img.info(node)
         entry = describe_image(path, info)
         entry["references"] = list(inspect_path(path).references) if node.format is not Format.RAW else []
         entry["in_use_by"] = [_holder(holder) for holder in holders(path)]
         entry["made_from"] = record.source.location if record and record.source else None
-        entry.update(self._on_request(node, info))
+        try:
+            for name, found in self._on_request(node, info):
+                entry[name] = found
+        except TASK_FAULTS:
+            raise
+        except LifecycleError as error:  # what was read before is told all the same
+            entry["error"] = str(error)
         return entry
 
     def _format(self, path: str, record: Record | None) -> Format:
@@ -79,26 +86,23 @@ class Images:
             return record.format
         return _header_format(path)
 
-    def _on_request(self, node: Node, info: ImageInfo) -> dict[str, object]:
+    def _on_request(self, node: Node, info: ImageInfo) -> Iterator[tuple[str, object]]:
         wanted = self._wanted
-        found: dict[str, object] = {}
         reads_below = wanted.map or wanted.measure is not None
         chain = self._chain(node.path, info) if wanted.chain or reads_below else []
+        if wanted.chain:
+            yield "backing_chain", chain
+        if wanted.check:
+            result = check(node, self._qemu_img)
+            yield "check", result._asdict() if result else None
         if reads_below:
             _refuse_unreadable(node.path, chain)
-        if wanted.chain:
-            found["backing_chain"] = chain
-        if wanted.check:
-            # nothing below counts for it, and what a header names is nothing to be opened unasked
-            result = check(node._replace(alone=info.backing_file is not None), self._qemu_img)
-            found["check"] = result._asdict() if result else None
         if wanted.map:
-            found["map"] = read_map(node, self._qemu_img).summary
+            yield "map", read_map(node, self._qemu_img).summary
         if wanted.measure is not None:
             words = ["measure", "-U", "--output=json", "-O", wanted.measure.value, *option_list(wanted.measure_options)]
             done = self._qemu_img.run([*words, *node.arguments()], "measuring %s" % node.path)
-            found["required_size"] = parse_measure(done.stdout)
-        return found
+            yield "required_size", parse_measure(done.stdout)
 
     def _chain(self, path: str, info: ImageInfo) -> list[dict[str, object]]:
         """The files below, top first. Names that QEMU would take for a protocol end it: they are no files."""
@@ -109,7 +113,7 @@ class Images:
             if len(chain) == CHAIN_LIMIT:
                 chain.append({"path": name, "error": "the chain is longer than %d files" % CHAIN_LIMIT})
                 break
-            if ":" in name.split("/", 1)[0]:
+            if is_protocol(name):
                 chain.append({"path": name, "exists": False, "error": "a protocol of QEMU's, no file; not followed"})
                 break
             path = absolute(name, os.path.dirname(path))
@@ -120,36 +124,27 @@ class Images:
             if not os.path.isfile(path):
                 chain.append({"path": path, "exists": False, "error": "the backing file is not there"})
                 break
-            info = self._qemu_img.info(Node(path, _backing_format(path, info)))
+            try:
+                info = self._qemu_img.info(Node(path, _backing_format(path, info)))
+            except TASK_FAULTS:
+                raise
+            except LifecycleError as error:
+                chain.append({"path": path, "exists": True, "error": str(error)})
+                break
             chain.append(describe_image(path, info))
         return chain
 
-    def plan(self, seen: list[dict[str, object]]) -> Plan[object]:
-        """See Subject; there is never anything to do."""
-        return Plan((), {})
-
-    def exclusive(self) -> AbstractContextManager[object]:
-        """See Subject."""
-        return nullcontext()
-
-    def apply(self, plan: Plan[object]) -> None:
-        """See Subject."""
-
-    def view(self, seen: list[dict[str, object]]) -> Mapping[str, object]:
-        """See Subject."""
-        return {"images": seen}
-
     def result(self, seen: list[dict[str, object]]) -> Mapping[str, object]:
-        """See Subject."""
+        """See Observed."""
         return {"images": seen}
 
     def extras(self) -> Mapping[str, object]:
-        """See Subject."""
+        """See Observed."""
         return {"commands": self._qemu_img.commands}
 
     def warnings(self) -> Sequence[str]:
-        """See Subject."""
-        return missing_protections((Capability.OFD_LOCKS, Capability.PROC))
+        """See Observed."""
+        return missing_protections((Capability.OFD_LOCKS, Capability.PROC, Capability.USER_XATTRS))
 
 
 def _refuse_unreadable(path: str, chain: Sequence[Mapping[str, object]]) -> None:
@@ -175,5 +170,4 @@ def _header_format(path: str) -> Format:
 
 def _backing_format(path: str, above: ImageInfo) -> Format:
     """As the overlay says; only an overlay that says nothing leaves it to the header."""
-    known = [image_format for image_format in Format if image_format.value == above.backing_format]
-    return known[0] if known else _header_format(path)
+    return known_format(above.backing_format) or _header_format(path)
