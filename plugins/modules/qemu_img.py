@@ -19,6 +19,8 @@ description:
     step. A task that is killed, or whose disk is full, leaves the old image or the complete new one, and what it left
     beside is removed by the next run.
   - An image in use by a running machine is never replaced, resized or removed.
+  - Nor is an image opened with what is below it where its header, or that of a backing file, names no file there but
+    what QEMU would take for a protocol.
   - The content is never thrown away unasked. An existing image that isn't as declared is changed where its content
     stays, and refused where it would not, unless O(force=true) or O(allow_shrink=true) says otherwise.
 extends_documentation_fragment:
@@ -64,6 +66,7 @@ options:
       - An image without such a record, or with one that names another source or other arguments, is compared with the
         source once. With equal content it is kept as it is and recorded as made from it, otherwise it is refused, or
         with O(force=true) made anew.
+      - By default a new image is empty, and of an existing one the content is left as it is.
     type: str
   source_format:
     description:
@@ -74,7 +77,7 @@ options:
     description:
       - The checksum of O(source), as V(algorithm:digest), such as C(sha256:9f86d0…). It is compared before anything
         is written. One that is added to a task whose image is made already is compared once, as long as the source
-        is there.
+        is there. By default the content of a local source isn't proved.
     type: str
   allow_references:
     description:
@@ -114,7 +117,8 @@ options:
     default: {}
   compress:
     description:
-      - Whether a conversion from O(source) writes compressed data. For V(qcow2) and stream-optimized V(vmdk).
+      - Whether a conversion from O(source) writes compressed data. For V(qcow2), and for V(vmdk) with C(subformat)
+        V(streamOptimized) in O(options).
       - An existing image that is recorded as made otherwise is made anew only with O(force=true). Without it, an equal
         image is adopted as it is.
       - Not together with O(encrypt), as QEMU doesn't encrypt compressed data, nor with C(preallocation) in O(options).
@@ -257,6 +261,8 @@ attributes:
       it isn't there.
     platforms: posix
 notes:
+  - O(unsafe_writes) has no effect. A new image always takes its place in one step. O(attributes) are set last, on the
+    finished image, and one that is immutable is not changed.
   - The managed host needs C(qemu-img), version 7.2 or newer.
   - What an image was made from is kept in its extended attribute C(user.vmops.image), and in a hidden file beside it
     where the file system has no such attributes.

@@ -203,6 +203,33 @@ def test_preallocation_takes_its_room_at_once(path, image_format, options):
 
 
 @pytest.mark.parametrize(
+    ("image_format", "options"),
+    [
+        ("raw", {"preallocation": "falloc"}),
+        ("qcow2", {"preallocation": "falloc"}),
+        ("vdi", {"static": True}),
+        ("vhdx", {"subformat": "fixed"}),
+        ("vpc", {"subformat": "fixed"}),
+    ],
+    ids=str,
+)
+def test_what_no_image_shows_is_known_to_be_otherwise_all_the_same(path, image_format, options):
+    changes(path, format=image_format, size="4M")
+    (name,) = options
+    result = refused(path, format=image_format, options=options)
+    assert "it was made with another options.%s" % name in result.msg
+    changes(path, format=image_format, options=options, force=True)
+    assert path.stat().st_size >= 4 * MIB
+    unchanged(path, format=image_format, options=options)
+    changes(
+        path,
+        format=image_format,
+        options={name: {"falloc": "off", True: False, "fixed": "dynamic"}[options[name]]},
+        force=True,
+    )
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (

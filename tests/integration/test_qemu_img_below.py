@@ -255,3 +255,27 @@ def test_a_disk_that_fills_up_during_a_commit(apart: tuple[Path, Path]) -> None:
     assert needed > free == free_bytes(base.parent)
     assert (base.read_bytes(), overlay.read_bytes()) == before
     assert leftovers(base.parent) == []
+
+
+# Hostile headers
+
+
+@pytest.mark.parametrize("name", ["luks", "qed", "host_device", "json:{", "\u00e4"])
+def test_a_commit_into_what_no_image_of_ours_is_is_refused(tmp_path: Path, name: str) -> None:
+    make(tmp_path / "base", "qcow2", 8 * MIB)
+    overlay = over(tmp_path / "disk.qcow2", "base", "write -P 1 0 64k")
+    format_extension = b"\xe2\x79\x2a\xca"
+    before = (tmp_path / "base").read_bytes()
+    with overlay.open("r+b") as file:
+        at = file.read(4096).index(format_extension) + 4
+        length = len(name.encode())
+        assert length <= 16
+        file.seek(at)
+        rest = file.read(4096)[4 + 8 :]
+        file.seek(at)
+        file.write(length.to_bytes(4, "big") + name.encode().ljust(16 if length > 8 else 8, b"\0"))
+        file.write(rest if length <= 8 else bytes(8))
+    result = run(overlay, commit=True)
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert "its backing file has format %s" % name in result.msg
+    assert (tmp_path / "base").read_bytes() == before

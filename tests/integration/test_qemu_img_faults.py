@@ -21,6 +21,7 @@ from tests.testbed.faults import (
     free_bytes,
     info,
     leftovers,
+    open_files,
     qemu_img,
     same_content,
     small_disk,
@@ -188,16 +189,6 @@ def waiting_for_the_lock(folder: Path, big: Path) -> tuple[subprocess.Popen[byte
 
 PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 HOLDERS: list[subprocess.Popen[bytes]] = []
-
-
-def open_files(pid: int) -> list[str]:
-    found = []
-    for descriptor in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            found.append(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
-        except FileNotFoundError:
-            continue
-    return found
 
 
 MOMENTS: tuple[Moment, ...] = (starting_its_first_child, summing, waiting_for_the_lock, converting)

@@ -256,7 +256,10 @@ def test_a_machine_that_starts_during_the_work_is_kept_out(tmp_path: Path, disk:
 # Systems that protect less
 
 
-@pytest.mark.parametrize("hidden", ["ofd_locks", "proc", "ofd_locks,proc", "parent_death_signal", "user_xattrs"])
+HIDDEN = ("ofd_locks", "proc", "ofd_locks,proc", "parent_death_signal", "user_xattrs", "descriptor_paths")
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
 def test_it_works_where_a_protection_is_missing(disk: Path, source: Path, hidden: str) -> None:
     folder = disk.parent
     new = folder / "new.qcow2"
@@ -269,6 +272,7 @@ def test_it_works_where_a_protection_is_missing(disk: Path, source: Path, hidden
         "proc": "the process that holds an image cannot be found or named",
         "parent_death_signal": "goes on if the task itself is killed",
         "user_xattrs": "an image's record is kept in a file beside it",
+        "descriptor_paths": "a source is read by its own name",
     }
     for name in hidden.split(","):
         assert told[name] in warned
@@ -278,6 +282,21 @@ def test_it_works_where_a_protection_is_missing(disk: Path, source: Path, hidden
     assert run(new, hides=hidden, state="absent").changed
     record = [".disk.qcow2.vmops-record"] if hidden == "user_xattrs" else []
     assert sorted(os.listdir(folder)) == [*record, "disk.qcow2"]
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["", "check mode"])
+def test_a_missing_protection_is_told_of_before_it_matters(disk: Path, check: bool) -> None:
+    """Where something would be done, and where it is refused; not where nothing is to be done."""
+    env = {"VMOPS_HIDE_CAPABILITIES": "ofd_locks"}
+    for options, is_told in (({"size": "4M"}, True), ({"size": "1M"}, True), ({}, False)):
+        result = run_module("qemu_img", {"path": str(disk), **options}, check=check, env=env)
+        assert ("locks cannot be seen" in json.dumps(result.json.get("warnings", []))) is is_told, options
+
+
+def test_a_passphrase_needs_no_names_for_open_files(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    assert run(path, hides="proc,descriptor_paths", size="1M", encrypt=QUICK).changed
+    assert run(path, hides="proc,descriptor_paths", encrypt=QUICK, snapshots=[{"name": "one"}]).changed
 
 
 def test_nothing_is_warned_of_where_nothing_is_missing(disk: Path) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import digest, qemu_img
+from tests.testbed.faults import digest, leftovers, open_files, qemu_img, until
 from tests.testbed.modules import Result, finish, start_module
-from tests.testbed.tool_gate import gate
+from tests.testbed.tool_gate import Gate, gate
 
 MIB = 1 << 20
 
@@ -147,3 +147,87 @@ def test_a_copy_of_a_backing_file_is_its_makers_alone_while_it_is_written(tmp_pa
     held.open()
     assert finish(module).changed
     assert mode_of(base) == 0o640
+
+
+def test_a_machine_that_heeds_no_locks_and_came_meanwhile_keeps_its_image(tmp_path: Path, source: Path) -> None:
+    target = tmp_path / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", target, "1M")
+    held = gate(tmp_path / "gate", "convert", 1)
+    module = start_module("qemu_img", {"path": str(target), "source": str(source), "force": True}, env=held.env)
+    held.wait()
+    inode = target.stat().st_ino
+    options = f"driver=qcow2,file.driver=file,file.filename={target},file.locking=off"
+    with subprocess.Popen(
+        ["qemu-io", "--image-opts", options], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as machine:
+        assert machine.stdout is not None
+        until(lambda: str(target) in open_files(machine.pid), "the machine to open its image")
+        held.open()
+        result = finish(module)
+    assert result.failed
+    assert "it came into use by qemu-io (pid %d)" % machine.pid in result.msg
+    assert result.json["error"]["holders"] == [{"pid": machine.pid, "name": "qemu-io"}]
+    assert target.stat().st_ino == inode
+    assert leftovers(tmp_path) == []
+
+
+def test_what_came_meanwhile_is_not_replaced_by_a_new_image(tmp_path: Path, source: Path) -> None:
+    target = tmp_path / "disk.qcow2"
+    held = gate(tmp_path / "gate", "convert", 1)
+    module = start_module("qemu_img", {"path": str(target), "source": str(source)}, env=held.env)
+    held.wait()
+    target.write_text("another's")
+    held.open()
+    result = finish(module)
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert target.read_text() == "another's"
+    assert leftovers(tmp_path) == []
+
+
+def swapped_and_back(held: Gate, source: Path, back: bool) -> None:
+    evil, aside = source.with_name("evil"), source.with_name("aside")
+    status = source.stat()
+    os.utime(evil, ns=(status.st_atime_ns, status.st_mtime_ns))
+    held.wait()
+    source.rename(aside)
+    evil.rename(source)
+    if back:
+        source.rename(evil)
+        aside.rename(source)
+    held.open()
+
+
+@pytest.mark.parametrize("word", ["measure", "convert"])
+@pytest.mark.parametrize("back", [False, True], ids=["swapped", "swapped and back"])
+def test_a_source_that_names_others_and_is_exchanged_is_refused(tmp_path: Path, word: str, back: bool) -> None:
+    """It is read by its name, since those in it start where it lies."""
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    image(seeds / "base", "qcow2", 1)
+    for name in ("source", "evil"):
+        qemu_img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", seeds / name)
+    held = gate(tmp_path / "gate", word, 1)
+    target = tmp_path / "images" / "disk.qcow2"
+    target.parent.mkdir()
+    options = {"path": str(target), "source": str(seeds / "source"), "allow_references": True, "timeout": 60}
+    module = start_module("qemu_img", options, env=held.env)
+    swapped_and_back(held, seeds / "source", back)
+    result = finish(module)
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert "another took its place" in result.msg
+    assert os.listdir(target.parent) == []
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["swapped", "swapped and back"])
+def test_where_open_files_have_no_names_an_exchange_is_noticed(tmp_path: Path, source: Path, back: bool) -> None:
+    image_format = "qcow2" if source.read_bytes()[:4] == b"QFI\xfb" else "raw"
+    image(source.with_name("evil"), image_format, 2)
+    held = gate(tmp_path / "gate", "convert", 1)
+    target = tmp_path / "images" / "disk.qcow2"
+    target.parent.mkdir()
+    env = {**held.env, "VMOPS_HIDE_CAPABILITIES": "descriptor_paths"}
+    module = start_module("qemu_img", {"path": str(target), "source": str(source), "timeout": 60}, env=env)
+    swapped_and_back(held, source, back)
+    result = finish(module)
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert os.listdir(target.parent) == []

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -134,6 +135,30 @@ def test_a_download_of_another_format_is_told_by_its_url(disk: Path, source: Pat
     assert result.failed, result.json
     assert "%s isn't vmdk; it looks like raw" % server.url in result.msg
     assert "vmops-download" not in result.msg
+
+
+def test_a_download_is_taken_as_the_server_has_it(tmp_path: Path, disk: Path, source: Path) -> None:
+    """What is packed is named, not unpacked on the way and blamed on its checksum."""
+    packed = tmp_path / "seed.gz"
+    packed.write_bytes(gzip.compress(source.read_bytes()))
+    with WebServer(packed.read_bytes(), Temper.PACKED).running() as server:
+        result = run(disk, source=server.url, checksum=digest(packed))
+    assert result.failed, result.json
+    assert "compressed with gzip" in result.msg
+
+
+# What can't be read
+
+
+def test_what_cannot_be_read_is_told_with_what_to_do(tmp_path: Path, disk: Path) -> None:
+    broken = tmp_path / "broken.qcow2"
+    broken.write_bytes(b"QFI\xfb" + bytes(3) + b"\3" + bytes(200))
+    result = run(disk, source=str(broken))
+    assert result.failed
+    assert "Get the source anew, or correct source_format." in result.msg
+    result = run(disk, backing_file=str(broken))
+    assert result.failed
+    assert "Restore the backing file, or name another one." in result.msg
 
 
 # What has nothing to work on

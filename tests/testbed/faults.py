@@ -66,6 +66,17 @@ def words(pid: int) -> list[str]:
         return []
 
 
+def open_files(pid: int) -> list[str]:
+    """The names of what a process has open."""
+    found = []
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+        except FileNotFoundError:
+            continue
+    return found
+
+
 def child_that(pid: int, does: str) -> Held:
     """Wait for a child with this word on its command line."""
 

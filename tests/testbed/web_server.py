@@ -25,6 +25,7 @@ class Temper(Enum):
     STALLS = "falls silent midway"
     DRIPS = "sends a byte now and then"
     LIES = "says that more comes than comes"
+    PACKED = "tells that what it sends is packed by gzip"
 
 
 class WebServer:
@@ -81,6 +82,8 @@ class WebServer:
         handler.send_response(206 if start else 200)
         more = 4096 if self._temper is Temper.LIES else 0
         handler.send_header("Content-Length", str(len(self._document) - start + more))
+        if self._temper is Temper.PACKED:
+            handler.send_header("Content-Encoding", "gzip")
         handler.end_headers()
         try:
             self._send(handler, start, first)

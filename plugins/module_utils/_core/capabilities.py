@@ -25,6 +25,7 @@ class Capability(str, Enum):
     PEER_PIDFD = "peer_pidfd"
     USER_XATTRS = "user_xattrs"
     PARENT_DEATH_SIGNAL = "parent_death_signal"
+    DESCRIPTOR_PATHS = "descriptor_paths"
 
 
 _PROTECTS = {
@@ -34,6 +35,8 @@ _PROTECTS = {
     Capability.PEER_PIDFD: "sockets don't hand out their listener's descriptor, so it is held by its number",
     Capability.USER_XATTRS: "files carry no extended attributes, so an image's record is kept in a file beside it",
     Capability.PARENT_DEATH_SIGNAL: "a program started by this task goes on if the task itself is killed by SIGKILL",
+    Capability.DESCRIPTOR_PATHS: "open files have no names (FreeBSD's fdescfs isn't mounted), so a source is read by "
+    "its own name, and another in its place is noticed only afterwards",
 }
 
 
@@ -65,4 +68,16 @@ def _present(capability: Capability) -> bool:
         return hasattr(os, "pidfd_open")
     if capability is Capability.USER_XATTRS:
         return hasattr(os, "getxattr")
+    if capability is Capability.DESCRIPTOR_PATHS:
+        return os.path.exists("/proc/self/fd") or _has_descriptor_names()
     return sys.platform.startswith("linux")
+
+
+def _has_descriptor_names() -> bool:
+    """Of 0 to 2 every system knows them."""
+    reading, writing = os.pipe()
+    try:
+        return all(os.path.exists("/dev/fd/%d" % descriptor) for descriptor in (reading, writing))
+    finally:
+        os.close(reading)
+        os.close(writing)

@@ -56,6 +56,7 @@ def run(
     deadline: Deadline,
     ok: Sequence[int] = (0,),
     pass_fds: Sequence[int] = (),
+    stdin: int = subprocess.DEVNULL,
     env: Mapping[str, str] | None = None,
     limits: Mapping[int, int] | None = None,
     on_output: Callable[[bytes], None] | None = None,
@@ -64,6 +65,7 @@ def run(
 
     :param doing: what it is for, in words that fit before "failed" ("converting a.img").
     :param ok: exit codes that are answers; any other raises CommandFailed. An empty sequence takes every code.
+    :param stdin: a descriptor that is its standard input.
     :param env: additions to the environment.
     :param limits: ``resource.RLIMIT_*`` to value, set in the child; for programs that read files nobody vouches for.
     :param on_output: called with each piece of standard output as it comes, which then isn't kept.
@@ -74,7 +76,7 @@ def run(
     process: subprocess.Popen[bytes] | None = None
     try:
         with held():  # a stop signal must not fall between the start and our knowing of it
-            process = _start(argv, pass_fds, env, limits)
+            process = _start(argv, stdin, pass_fds, env, limits)
         stdout, stderr = _gather(process, doing, deadline, on_output)
     finally:
         if process is not None:
@@ -86,12 +88,16 @@ def run(
 
 
 def _start(
-    argv: Sequence[str], pass_fds: Sequence[int], env: Mapping[str, str] | None, limits: Mapping[int, int] | None
+    argv: Sequence[str],
+    stdin: int,
+    pass_fds: Sequence[int],
+    env: Mapping[str, str] | None,
+    limits: Mapping[int, int] | None,
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(  # pylint: disable=ansible-bad-function  # run_command has no deadline and leaves children behind
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=tuple(pass_fds),

@@ -32,6 +32,7 @@ from .build import STAT_BLOCK_BYTES, Builder
 from .download import Attempt, fetch
 from .examine import check
 from .extras import Named
+from .found import Holder
 from .glance import stale
 from .keep import declared_shape, kept_shape, remembered
 from .limits import refuse_too_large
@@ -59,7 +60,7 @@ from .steps import (
     SweepBelow,
 )
 from .tool import Node, QemuImg, option_list
-from .usage import hold, holders
+from .usage import hold, holders, newcomers
 
 NEW_IMAGE_MODE = 0o644  # what qemu-img itself gives a new image; the umask takes its part
 
@@ -165,12 +166,7 @@ class Work:
         path = path or self.desired.path
         with hold(path) as alone:
             if not alone:
-                names = ["%s (pid %d)" % (holder.name, holder.pid) for holder in holders(path)]
-                raise Refused(
-                    "%s %s" % (operation, path),
-                    "it came into use by %s" % (", ".join(names) or "another process"),
-                    "Shut that machine down first, then run the task again",
-                )
+                raise _came_into_use(operation, path, holders(path))
             yield
 
     def _prove_adoption(self, step: Adopt) -> None:
@@ -364,8 +360,19 @@ class Work:
         self._dress(self._new, None if self.seen.exists else NEW_IMAGE_MODE & ~_umask())
         self._remember(self._new, image_format)
         self.bytes_written = os.stat(self._new).st_blocks * STAT_BLOCK_BYTES
+        self._put_in_place(self._new, self.desired.path, self.seen.exists)
+
+    def _put_in_place(self, new: str, target: str, exists: bool) -> None:
+        """After a last look: making the new file may have taken hours, and not everybody heeds locks."""
         os.fsync(self._new_descriptor)
-        publish(self._new, self.desired.path)
+        if not exists and os.path.lexists(target):
+            raise Refused(
+                "make %s" % target, "another file of that name came meanwhile", "Look at it, then run the task again"
+            )
+        found = newcomers(target) if exists else ()
+        if found:
+            raise _came_into_use("replace", target, found)
+        publish(new, target)
 
     def _remember(self, path: str, image_format: Format) -> None:
         """Write the record of the image."""
@@ -429,8 +436,7 @@ class Work:
         record = records.read(base)
         if record is not None:
             records.write(node.path, record, base)
-        os.fsync(self._new_descriptor)
-        publish(node.path, base)
+        self._put_in_place(node.path, base, True)
 
     def _empty_overlay(self, stack: ExitStack, info: ImageInfo) -> None:
         node = self._new_file(stack, self._new, Format.QCOW2, info.encrypted)
@@ -438,6 +444,15 @@ class Work:
         backing = ["-b", str(info.backing_file), "-F", info.backing_format or Format.RAW.value]
         self._builder.create(node, info.virtual_size_bytes, options, backing)
         self._publish(node.format)
+
+
+def _came_into_use(operation: str, path: str, found: Sequence[Holder]) -> Refused:
+    return Refused(
+        "%s %s" % (operation, path),
+        "it came into use by %s" % (", ".join(holder.shown for holder in found) or "another process"),
+        "Shut that machine down first, then run the task again",
+        holders=[{"pid": holder.pid, "name": holder.name} for holder in found],
+    )
 
 
 def _parts(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:

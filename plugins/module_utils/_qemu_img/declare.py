@@ -17,7 +17,7 @@ from .._core.names import absolute
 from .._core.units import parse_size
 from .._core.wait import check_timeout
 from .identity import source_is_image
-from .model import Desired, Format, RepairMode, Source, Verify, round_to_sector
+from .model import STREAM_OPTIMIZED, Desired, Format, RepairMode, Source, Verify, round_to_sector
 
 # Declared by few tasks, and read by modules of their own.
 _RARE = ("backing_format", "options", "encrypt", "snapshots", "bitmaps")
@@ -242,5 +242,11 @@ def _check_together(desired: Desired) -> None:
         raise BadInput("compress", "only a conversion writes compressed data", "Add source, or leave compress out")
     if desired.compress and desired.format not in _COMPRESSIBLE:
         raise BadInput("compress", "format %s can't be compressed" % desired.format.value, "Use format: qcow2")
+    if desired.compress and desired.format is Format.VMDK and desired.options.get("subformat") != STREAM_OPTIMIZED:
+        raise BadInput(
+            "compress",
+            "of vmdk only subformat %s can be compressed" % STREAM_OPTIMIZED,
+            "Add options with subformat: %s, or leave compress out" % STREAM_OPTIMIZED,
+        )
     if desired.source is not None and not desired.source.is_url and desired.source.location == desired.path:
         raise source_is_image()

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 # QEMU 7.2 resizes only these in place; the others go through a conversion.
 RESIZABLE = (Format.RAW, Format.QCOW2)
-# `qemu-img amend` changes these; the rest of the visible options need a conversion.
 # Options of the encryption that an image shows afterwards; QEMU shows ivgen-hash-alg for some of them only.
 READABLE_ENCRYPTION = ("cipher-alg", "cipher-mode", "hash-alg", "ivgen-alg")
-AMENDABLE = ("compat", "lazy_refcounts", "refcount_bits", "data_file_raw")
+# `qemu-img amend` changes these; the rest of the visible options need a conversion.
+AMENDABLE = ("compat", "lazy_refcounts", "refcount_bits")
 
 
 HEADER_FORMAT = "source_header_format"  # what the record says of a source beside what it was read as

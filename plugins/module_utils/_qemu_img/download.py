@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import time
@@ -61,7 +60,7 @@ def fetch(source: Source, path: str, deadline: Deadline, attempts: list[Attempt]
                 )
             deadline.check("another attempt at %s" % source.shown, outcome)
             ready((), min(PAUSES_S[number], deadline.remaining_s()))
-        refuse_other_checksum(source, source.checksum[0] if source.checksum else "", _digest(source, descriptor))
+        refuse_other_checksum(source, descriptor, deadline)
     finally:
         os.close(descriptor)
 
@@ -105,6 +104,7 @@ def _open(source: Source, offset: int, deadline: Deadline) -> Any:
             headers=headers,
             timeout=min(STALL_S, deadline.remaining_s() or 0.1),
             http_agent="vmops.lifecycle",
+            decompress=False,  # the checksum, the length and a range are those of what the server has
         )
     except HTTPError as error:
         if error.code in _PASSING:
@@ -137,13 +137,3 @@ def _refuse_without_room(path: str, needed: int) -> None:
     free = shutil.disk_usage(os.path.dirname(path)).free
     if needed > free:
         raise StorageFailed("The download", os.path.dirname(path), errno.ENOSPC, needed, free)
-
-
-def _digest(source: Source, descriptor: int) -> str:
-    digest = hashlib.new(source.checksum[0] if source.checksum else "sha256", usedforsecurity=False)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    piece = os.read(descriptor, BLOCK_BYTES)
-    while piece:
-        digest.update(piece)
-        piece = os.read(descriptor, BLOCK_BYTES)
-    return digest.hexdigest()

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterator
 
 from .._core.errors import BadInput, CommandFailed, Refused
 from .found import BackingSeen, CheckResult
 from .header import Header, inspect_path
-from .model import CHECKED_FORMATS, Desired, Format, ImageInfo
+from .model import CHECKED_FORMATS, Desired, Format, ImageInfo, is_protocol, known_format
 from .options import OWN_OPTIONS
 from .parse import MapReader, parse_check
 from .tool import Node, QemuImg
 
+OVERLAYS = (Format.QCOW2, Format.VMDK)  # formats that can have a backing file
+_GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS of 64-bit Linux, and two of its flags (linux/fs.h)
+_IMMUTABLE, _APPEND_ONLY = 0x10, 0x20
 _CHECK_OK, _CHECK_CORRUPT, _CHECK_LEAKS = 0, 2, 3  # exit codes of `qemu-img check`
 
 
@@ -27,8 +31,8 @@ def header_format(path: str) -> Format:
 
 
 def has_data(node: Node, qemu_img: QemuImg) -> bool:
-    """Whether an overlay holds data of its own."""
-    return read_map(node, qemu_img).holds_data
+    """Whether an overlay holds data of its own. What is below it isn't opened."""
+    return read_map(node._replace(alone=True), qemu_img).holds_data
 
 
 def read_map(node: Node, qemu_img: QemuImg) -> MapReader:
@@ -65,7 +69,7 @@ def backing_seen(path: str, declared: Format | None, overlay: str, qemu_img: Qem
             "%s isn't %s; it looks like %s" % (path, image_format.value, found),
             "Correct it, or leave it out",
         )
-    info = qemu_img.info(Node(path, image_format))
+    info = qemu_img.info(Node(path, image_format), advice="Restore the backing file, or name another one.")
     if info.encrypted:
         raise BadInput(
             "backing_file", "%s is encrypted, and its passphrase can't be given here" % path, "Name another image"
@@ -77,15 +81,27 @@ def backing_seen(path: str, declared: Format | None, overlay: str, qemu_img: Qem
 
 def _refuse_to_close_loop(path: str, info: ImageInfo, overlay: str, qemu_img: QemuImg) -> None:
     back = _led_back(_chain(path, info, qemu_img), overlay)
+    if _is_strange(back):
+        raise BadInput(
+            "backing_file",
+            "%s has %s below it, which is no disk image's name: QEMU may take it for a protocol, or wait for it"
+            % (path, back),
+            "Name an image that stands on image files alone",
+        )
     if back and _identity(back) == _identity(overlay):
         raise BadInput("backing_file", "%s has the image itself below it" % path, "Name another image")
     if back:
         raise BadInput("backing_file", "%s: the chain below it leads back to %s" % (path, back), "Name another image")
 
 
-def refuse_loop(path: str, info: ImageInfo, qemu_img: QemuImg) -> None:
-    """Raise Refused for an image whose chain of backing files has no end: whoever opens it, never comes back."""
+def leads_out(path: str, info: ImageInfo, qemu_img: QemuImg) -> str:
+    """The name in an image's chain of backing files that is no disk's, if there is one (see `Seen.leads_out`).
+
+    Raises Refused for a chain that has no end: whoever opens such an image never comes back.
+    """
     back = _led_back(_chain(path, info, qemu_img))
+    if _is_strange(back):
+        return back
     if back:
         raise Refused(
             "use %s" % path,
@@ -93,6 +109,7 @@ def refuse_loop(path: str, info: ImageInfo, qemu_img: QemuImg) -> None:
             "Restore it from a backup, or remove it with state: absent; if you know what it was made over, qemu-img "
             "rebase -u names that file again",
         )
+    return ""
 
 
 def refuse_other_chain(named: str, real: str, image_format: Format, qemu_img: QemuImg) -> None:
@@ -111,17 +128,19 @@ def refuse_other_chain(named: str, real: str, image_format: Format, qemu_img: Qe
 
 def _chain(path: str, info: ImageInfo, qemu_img: QemuImg) -> Iterator[str]:
     """An image and those below it, nearest first, by the names under which QEMU opens them: a relative one starts
-    beside the name above. Without end where they lead back. No file and a name that QEMU takes for a protocol end it,
-    and so does what can't be read: whoever opens it says that best.
+    beside the name above. Without end where they lead back. No file and a name that QEMU takes for a protocol, which is
+    the only one that isn't absolute, end it, and so does what can't be read: whoever opens it says that best.
     """
     yield path
-    while info.backing_file is not None and ":" not in info.backing_file.split("/", 1)[0]:
+    while info.backing_file is not None:
+        if is_protocol(info.backing_file):
+            yield info.backing_file
+            return
         path = os.path.join(os.path.dirname(path), info.backing_file)
         yield path
         if not os.path.isfile(path):
             return
-        known = [image_format for image_format in Format if image_format.value == info.backing_format]
-        image_format = known[0] if known else header_format(path)
+        image_format = known_format(info.backing_format) or header_format(path)
         if image_format is Format.RAW:
             return
         try:
@@ -130,10 +149,25 @@ def _chain(path: str, info: ImageInfo, qemu_img: QemuImg) -> Iterator[str]:
             return
 
 
+def _is_strange(name: str) -> bool:
+    """Whether a name in a chain is none of a disk's: QEMU would connect there, or wait for somebody to come."""
+    if is_protocol(name):
+        return True
+    try:
+        mode = os.stat(name).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISBLK(mode))
+
+
 def _led_back(chain: Iterator[str], above: str = "") -> str:
-    """The first name of a file that was passed already, or that is ``above``; empty for a chain that ends."""
+    """The first strange name, or the first of a file that was passed already or is ``above``; empty for a chain that
+    ends.
+    """
     passed = {_identity(above)} if above else set()
     for path in chain:
+        if _is_strange(path):
+            return path
         identity = _identity(path)
         if identity in passed:
             return path
@@ -143,6 +177,8 @@ def _led_back(chain: Iterator[str], above: str = "") -> str:
 
 def _identity(path: str) -> tuple[object, ...]:
     """What tells one file from another, whatever their names; of one that is not there yet, its name."""
+    if is_protocol(path):
+        return (path,)
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -159,6 +195,25 @@ def refuse_unwritable(path: str, option: str) -> None:
             option,
             "user %d can't write in its directory %s" % (os.geteuid(), folder),
             "Run the task as a user who can, such as with become: true; or mount it for writing",
+        )
+
+
+def refuse_immutable(path: str) -> None:
+    """Raise Refused for a file that its file system lets nobody change or replace, not even root (chattr)."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        flags = int(struct.unpack_from("i", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8)))[0])
+    except OSError:
+        return  # it knows no such thing
+    finally:
+        os.close(descriptor)
+    if flags & (_IMMUTABLE | _APPEND_ONLY):
+        raise Refused(
+            "change %s" % path,
+            "it is marked as immutable or append-only",
+            "Take that away first (chattr -i -a); attributes of the same task are set in the end",
         )
 
 
@@ -209,5 +264,7 @@ def check(node: Node, qemu_img: QemuImg) -> CheckResult | None:
     if node.format not in CHECKED_FORMATS:
         return None
     ok = (_CHECK_OK, _CHECK_CORRUPT, _CHECK_LEAKS)
+    if node.format in OVERLAYS:  # nothing below counts for it, and what a header names is nothing to be opened unasked
+        node = node._replace(alone=True, backing=None)
     words = ["check", "-U", "--output=json", *node.arguments()]
     return parse_check(qemu_img.run(words, "checking %s" % node.path, [node], ok=ok).stdout)

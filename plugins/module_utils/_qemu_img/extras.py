@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .._core.errors import BadInput
 from .._core.names import absolute
 from .._core.units import parse_size
-from .model import Format
+from .model import Format, is_protocol
 
 # QEMU cuts a longer snapshot name off without a word, and refuses a longer bitmap name after all the work.
 _NAME_LIMITS_BYTES = {"snapshots": 255, "bitmaps": 1023}
@@ -72,9 +72,7 @@ def declared_backing(params: Mapping[str, Any], path: str) -> Backing | None:
         return Backing("", "", None)
     given = os.path.expanduser(given)
     whole = absolute(given, os.path.dirname(path))
-    # QEMU takes a colon before the first slash for a protocol; such a name is stored by its absolute path.
-    looks_like_protocol = ":" in given.split("/", 1)[0]
-    return Backing(whole if looks_like_protocol else given, whole, image_format)
+    return Backing(whole if is_protocol(given) else given, whole, image_format)
 
 
 def declared_encryption(given: Mapping[str, Any] | None) -> Encryption | None:

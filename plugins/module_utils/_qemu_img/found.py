@@ -36,3 +36,8 @@ class Holder(NamedTuple):
     pid: int
     name: str
     writes: bool
+
+    @property
+    def shown(self) -> str:
+        """For messages."""
+        return "%s (pid %d)" % (self.name, self.pid) if self.pid else self.name

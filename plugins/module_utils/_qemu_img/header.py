@@ -12,11 +12,13 @@ VMware's Virtual Disk Format 5.0, Microsoft's VHD and VHDX specifications and Vi
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from typing import NamedTuple
 
+from .._core.errors import Refused
 from . import qcow2, vmdk
-from .model import Format
+from .model import Format, is_protocol
 
 # Not disk images for us: named, so that the user learns what the file is instead of finding it copied as raw.
 _PACKED = {
@@ -34,11 +36,13 @@ class Header(NamedTuple):
     """What the first bytes say. ``format`` None: no known format, so raw.
 
     ``references`` are other files, by the names that it has for them; ``unfit`` says why it can't serve as an image.
+    ``parts`` are those of them that hold its own data (extents, a data file), which QEMU opens with it.
     """
 
     format: Format | None
     references: tuple[str, ...]
     unfit: str
+    parts: tuple[str, ...] = ()
 
 
 def inspect_path(path: str) -> Header:
@@ -58,7 +62,7 @@ def inspect(descriptor: int) -> Header:
         return _qcow(descriptor, head)
     found = vmdk.inspect(descriptor, head)
     if found is not None:
-        return Header(Format.VMDK, (*found.parents, *found.extents), found.unfit)
+        return Header(Format.VMDK, (*found.parents, *found.extents), found.unfit, found.extents)
     if head[:8] == b"vhdxfile":
         return Header(Format.VHDX, (), "")
     if head[64:68] == struct.pack("<I", 0xBEDA107F):
@@ -69,6 +73,33 @@ def inspect(descriptor: int) -> Header:
         if head.startswith(magic):
             return Header(None, (), what)
     return Header(None, (), "")
+
+
+def refuse_strange_parts(path: str, header: Header) -> None:
+    """Raise Refused for an image whose data QEMU would look for where no image has its own: it opens what a header
+    names, only to tell what the image is.
+    """
+    for name in header.parts:
+        fault = _strangeness(path, name, header.format)
+        if fault:
+            raise Refused(
+                "open %s" % path,
+                "its header names %s as a part of it, and %s" % (name, fault),
+                "Whoever made it chose that name. Get the image anew, or remove it with state: absent",
+                references=list(header.references),
+            )
+
+
+def _strangeness(path: str, name: str, image_format: Format | None) -> str:
+    if is_protocol(name):
+        return "QEMU may take that for a protocol"
+    if image_format is Format.VMDK and "/" in name:
+        return "that lies elsewhere"
+    try:
+        mode = os.stat(os.path.join(os.path.dirname(path), name)).st_mode
+    except OSError:
+        return ""  # whoever opens it says that best
+    return "" if stat.S_ISREG(mode) or stat.S_ISBLK(mode) else "that is no regular file"
 
 
 def _qcow(descriptor: int, head: bytes) -> Header:
@@ -85,6 +116,7 @@ def _qcow(descriptor: int, head: bytes) -> Header:
     if fields.incompatible & qcow2.DATA_FILE_BIT:
         names = [_text(content) for kind, _length, content in fields.extensions() if kind == qcow2.DATA_FILE_NAME]
         references.append("".join(names[:1]) or "an external data file without a name")
+        return Header(Format.QCOW2, tuple(references), "", tuple(names[:1]))
     return Header(Format.QCOW2, tuple(references), "")
 
 

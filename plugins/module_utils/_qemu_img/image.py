@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from .observe import Observer
     from .steps import Step
 
-PROTECTIONS = (Capability.OFD_LOCKS, Capability.PROC, Capability.PARENT_DEATH_SIGNAL, Capability.USER_XATTRS)
+PROTECTIONS = (
+    Capability.OFD_LOCKS,
+    Capability.PROC,
+    Capability.PARENT_DEATH_SIGNAL,
+    Capability.USER_XATTRS,
+    Capability.DESCRIPTOR_PATHS,
+)
 
 _LEFT = (
     "%s names other files, which are left alone because they aren't surely its own: %s. If they hold its data, remove "
@@ -47,6 +53,7 @@ class Image:
         self._dress = dress
         self._closer: Observer | None = None
         self._alone = False
+        self._acts = False  # something is to be done, or refused
         self._took_over = False  # the lock is one that a killed task left
         self._seen: Seen | None = None
         self._extras: dict[str, object] = {}
@@ -68,6 +75,7 @@ class Image:
                 seen = self._look()
                 self.plan(seen)
             except (LifecycleError, OSError):
+                self._acts = True
                 if not (was_busy or self._is_busy()):
                     raise
                 self._wait_for_others()
@@ -112,6 +120,7 @@ class Image:
         """See Subject."""
         if is_at_rest(self._desired, seen):
             return Plan((), {})
+        self._acts = True
         from .plan import plan
 
         return plan(self._desired, seen)
@@ -165,7 +174,7 @@ class Image:
 
     def warnings(self) -> Sequence[str]:
         """See Subject."""
-        told = missing_protections(PROTECTIONS) if self._extras else []
+        told = missing_protections(PROTECTIONS) if self._acts else []
         if self._left_extents:
             told.append(_LEFT % (self.path, ", ".join(self._left_extents)))
         return told + [_SPLIT % path for path in self._split]

@@ -10,11 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .differences import HEADER_FORMAT, arguments
-from .model import Desired, Format, Seen, SourceSeen
+from .model import STREAM_OPTIMIZED, Desired, Format, Seen, SourceSeen
 from .options import OWN_OPTIONS, SINGLE_FILE_SUBFORMATS, is_preallocated
 from .steps import Adopt, Create, Rebuild, Seed, Step
 
 _PREFIX = "options."
+# What no image shows afterwards, and what it is without a word: so that another declaration is known for another later.
+_HIDDEN = {
+    Format.RAW: {"preallocation": "off"},
+    Format.QCOW2: {"preallocation": "off"},
+    Format.VDI: {"static": "off"},
+    Format.VHDX: {"subformat": "dynamic"},
+    Format.VPC: {"subformat": "dynamic"},
+}
 
 
 class Shape(NamedTuple):
@@ -49,6 +57,8 @@ def kept_shape(desired: Desired, seen: Seen) -> Shape:
 
 def _is_compressible(desired: Desired, options: Mapping[str, str]) -> bool:
     """QEMU writes compressed data as it is into an encrypted image, and not at all into a preallocated one."""
+    if desired.format is Format.VMDK and options.get("subformat") != STREAM_OPTIMIZED:
+        return False
     return desired.encryption is None and not is_preallocated(options)
 
 
@@ -66,13 +76,14 @@ def remembered(desired: Desired, seen: Seen, steps: Sequence[Step], content: Sou
     An adopted image counts as made with what is declared. ``content`` is the source that was read for it.
     """
     declared = {**arguments(desired), **_formats(content)}
+    hidden = {_PREFIX + name: value for name, value in _HIDDEN.get(desired.format, {}).items()}
     if any(isinstance(step, (Create, Seed)) for step in steps):
-        return declared
+        return {**hidden, **declared}
     known = dict(seen.record.arguments) if seen.record else {}
     if any(isinstance(step, Adopt) for step in steps):
         known.update(declared)
     if any(isinstance(step, Rebuild) for step in steps):
-        return _rebuilt(desired, seen, known)
+        return {**hidden, **_rebuilt(desired, seen, known)}
     return known
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .extras import Backing, Encryption, Named
     from .found import BackingSeen, CheckResult, Holder
 
+STREAM_OPTIMIZED = "streamOptimized"  # the only subformat of VMDK that can be compressed
 SECTOR_BYTES = 512  # QEMU's unit of virtual size
 
 
@@ -31,6 +32,16 @@ class Format(str, Enum):
     VDI = "vdi"
     VHDX = "vhdx"
     VPC = "vpc"
+
+
+def known_format(name: str | None) -> Format | None:
+    """The format of this driver name; None without a name, and for QEMU's other drivers."""
+    return next((image_format for image_format in Format if image_format.value == name), None)
+
+
+def is_protocol(name: str) -> bool:
+    """Whether QEMU takes a name in an image's header for a protocol: it has a colon before its first slash."""
+    return ":" in name.split("/", 1)[0]
 
 
 CHECKED_FORMATS = (Format.QCOW2, Format.VMDK, Format.VDI, Format.VHDX)  # `qemu-img check` answers 63 for the others
@@ -166,6 +177,8 @@ class Seen(NamedTuple):
     ``other_files`` are those, beside a backing file, that hold the image's data, by its own names for them.
     ``below`` is the file into which a commit would write, links followed; ``left_below`` lies beside it.
     ``extents`` are those that go when the image goes, ``left_extents`` those that it names too and that stay.
+    ``leads_out`` is a name below the image that is no disk's: whoever opens the image with what is below it would
+    connect there, or hang.
     ``split`` are the files that a new one takes the place of, although they have other names (hard links).
     """
 
@@ -184,6 +197,7 @@ class Seen(NamedTuple):
     check: CheckResult | None = None
     holders: tuple[Holder, ...] = ()
     other_files: tuple[str, ...] = ()
+    leads_out: str = ""
     extents: tuple[str, ...] = ()
     left_extents: tuple[str, ...] = ()
     split: tuple[str, ...] = ()

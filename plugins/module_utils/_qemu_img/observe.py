@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from .._core.errors import CommandFailed, LifecycleError
+from .._core.errors import CommandFailed, LifecycleError, Refused
 from . import record as records
 from .differences import has_unknown_option, is_current_backing, is_locked, is_recorded, needs_source
 from .examine import (
@@ -18,19 +18,20 @@ from .examine import (
     check_options,
     has_data,
     header_format,
+    leads_out,
     other_files,
     refuse_foreign,
-    refuse_loop,
+    refuse_immutable,
     refuse_other_chain,
     refuse_unwritable,
 )
 from .extents import extents_of
 from .glance import stale, with_source_identity
-from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen
+from .model import Desired, Format, ImageInfo, Record, RepairMode, Seen, known_format
 from .plan import plan
-from .refusals import refuse_look
+from .refusals import led_out, refuse_look
 from .source import has_content_of, opened
-from .steps import WHOLE, CommitDown, Create, Rebuild, Seed, Step
+from .steps import WHOLE, CommitDown, Create, Rebuild, Seed, Step, Sweep
 from .tool import Node, QemuImg
 from .usage import holders, refuse_written
 
@@ -82,7 +83,7 @@ class Observer:
             # QEMU marks an image so while it is in use: only one that nobody has open was left so.
             seen = seen._replace(holders=holders(desired.path))
         if info is not None and info.backing_file is not None:
-            refuse_loop(desired.path, info, self.qemu_img)
+            seen = seen._replace(leads_out=leads_out(desired.path, info, self.qemu_img))
             if desired.commit:
                 seen = self._with_commit(seen, info, info.backing_file)
         if desired.repair is not RepairMode.NONE:
@@ -100,7 +101,16 @@ class Observer:
         seen = seen._replace(below=base, left_below=stale(base, alone=False, took_over=False))
         if not has_data(self.node(seen), self.qemu_img):
             return seen
-        declared = Format(info.backing_format) if info.backing_format else None
+        if seen.leads_out:
+            raise led_out("commit %s" % path, seen.leads_out)
+        declared = known_format(info.backing_format)
+        if info.backing_format and declared is None:
+            raise Refused(
+                "commit %s" % path,
+                "by its header its backing file has format %s, which is none of %s"
+                % (info.backing_format, ", ".join(image_format.value for image_format in Format)),
+                "If that is wrong, qemu-img rebase -u -F gives the header the right one",
+            )
         below = backing_seen(base, declared, path, self.qemu_img)
         if not below.plain and named != base:
             refuse_other_chain(named, base, below.format, self.qemu_img)
@@ -137,18 +147,19 @@ class Observer:
                 content.prove(self.qemu_img.deadline)
                 self._proved = content.identity
             seen = seen._replace(source=content.seen)
-            if seen.info is not None and not is_recorded(self._desired, seen) and self._is_comparable(seen.info):
+            if seen.info is not None and not is_recorded(self._desired, seen) and self._is_comparable(seen, seen.info):
                 status = os.stat(self._desired.path)
                 key = (content.identity, status.st_ino, status.st_mtime_ns, status.st_size)
                 if key not in self._same:
                     self._same[key] = has_content_of(
                         self.node(seen), content, seen.info.virtual_size_bytes, self._desired.least_bytes, self.qemu_img
                     )
+                    content.refuse_if_changed()
                 seen = seen._replace(same_content=self._same[key])
         return seen
 
-    def _is_comparable(self, info: ImageInfo) -> bool:
-        return info.format is self._desired.format and not is_locked(self._desired, info)
+    def _is_comparable(self, seen: Seen, info: ImageInfo) -> bool:
+        return info.format is self._desired.format and not is_locked(self._desired, info) and not seen.leads_out
 
     def _with_backing(self, seen: Seen) -> Seen:
         """The declared backing file, looked at only when it is not the current one."""
@@ -173,6 +184,8 @@ class Observer:
         refuse_unwritable(self._desired.path, "path")
         if not seen.exists:
             return seen
+        if not all(isinstance(step, Sweep) for step in steps):
+            refuse_immutable(self._desired.path)
         seen = self._with_replaced(seen, steps)
         if seen.info is not None:
             seen = seen._replace(other_files=other_files(self._desired.path, seen.info))

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._core.errors import BadInput
 from .._core.units import parse_size
-from .model import Format
+from .model import STREAM_OPTIMIZED, Format
 
 # Options whose values are sizes or switches: "64k" and 65536 are the same, as are "on" and true.
 SIZE_OPTIONS = ("cluster_size", "block_size", "extent_size_hint", "log_size")
@@ -39,7 +39,7 @@ _VERSION_2 = {"lazy_refcounts": "off", "extended_l2": "off", "compression_type":
 _EXTENDED_L2_CLUSTER_BYTES = 16384
 _SWITCH = {"true": "on", "yes": "on", "1": "on", "on": "on", "false": "off", "no": "off", "0": "off", "off": "off"}
 _COMPAT = {"v2": "0.10", "v3": "1.1", "0.1": "0.10"}  # YAML takes a bare 0.10 for the number 0.1
-SINGLE_FILE_SUBFORMATS = ("monolithicSparse", "streamOptimized")  # VMDK's others keep the data in files beside it
+SINGLE_FILE_SUBFORMATS = ("monolithicSparse", STREAM_OPTIMIZED)  # VMDK's others keep the data in files beside it
 
 
 def declared_options(given: Mapping[str, Any]) -> dict[str, str]:

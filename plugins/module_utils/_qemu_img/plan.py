@@ -33,6 +33,7 @@ from .refusals import (
     lost_by_conversion,
     not_the_source,
     refuse_in_use,
+    refuse_led_out,
     refuse_marked,
     refuse_scattered,
     refuse_shrink,
@@ -76,6 +77,8 @@ def plan(desired: Desired, seen: Seen) -> Plan[Step]:
         refuse_in_use(desired, seen, steps)
     if seen.info is not None and is_locked(desired, seen.info):
         refuse_without_secret(desired, steps)
+    if seen.leads_out:
+        refuse_led_out(desired, seen, steps)
     if seen.other_files:
         refuse_scattered(desired, seen, steps)
     if seen.info is not None:

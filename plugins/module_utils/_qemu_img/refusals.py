@@ -65,9 +65,7 @@ def refuse_in_use(desired: Desired, seen: Seen, steps: list[Step]) -> None:
     """Nothing is done to an image that somebody has open, but for what leaves it alone."""
     if all(isinstance(step, (Sweep, SweepBelow, Adopt)) for step in steps):
         return
-    holders = ", ".join(
-        "%s (pid %d)" % (holder.name, holder.pid) if holder.pid else holder.name for holder in seen.holders
-    )
+    holders = ", ".join(holder.shown for holder in seen.holders)
     verb = "remove" if any(isinstance(step, Remove) for step in steps) else "change"
     raise Refused(
         "%s %s" % (verb, desired.path),
@@ -139,6 +137,26 @@ def refuse_unclosed_source(desired: Desired, source: SourceSeen) -> None:
             "use %s" % name,
             "Mend it first, by a task with that path and repair: all; or use verify: none, to take it as it is",
         )
+
+
+def led_out(operation: str, name: str) -> Refused:
+    """The refusal to open what is below an image: whoever wrote its header would have this host connect anywhere."""
+    return Refused(
+        operation,
+        "below it is %s, which is no disk image's name: QEMU may take it for a protocol, or wait for it" % name,
+        "If you trust its maker, change it with qemu-img yourself, or let its header name a file (qemu-img rebase -u)",
+    )
+
+
+def refuse_led_out(desired: Desired, seen: Seen, steps: list[Step]) -> None:
+    """qemu-img opens all that is below an image, for any change of it and to compare it."""
+    if any(isinstance(step, (Create, Seed)) for step in steps):
+        return
+    for step in steps:
+        if isinstance(step, Adopt) and step.compared:
+            continue
+        if not isinstance(step, (Sweep, SweepBelow, Remove)):
+            raise led_out("change %s" % desired.path, seen.leads_out)
 
 
 def refuse_scattered(desired: Desired, seen: Seen, steps: list[Step]) -> None:

@@ -20,6 +20,7 @@ from .model import Format, ImageInfo, Source, SourceIdentity, SourceSeen
 from .tool import Node, QemuImg, pair
 
 HASH_BLOCK_BYTES = 1024 * 1024
+_ADVICE = "Get the source anew, or correct source_format."
 DECRYPT = (
     "qemu-img convert --object secret,id=key,file=KEYFILE "
     "--image-opts driver=qcow2,encrypt.key-secret=key,file.filename=IMAGE -O raw NEW"
@@ -29,7 +30,7 @@ DECRYPT = (
 class OpenSource:
     """A source that was opened and found fit.
 
-    Reading goes through ``node``; ``unchanged`` tells whether it was left alone meanwhile.
+    Reading goes through ``node``; ``refuse_if_changed`` tells whether it was left alone meanwhile.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class OpenSource:
         self._dirty = info.dirty
         self._header_format = header_format
         self.identity = identity_of(source, os.fstat(descriptor))
+        self._file = _file_of(os.fstat(descriptor))
 
     @property
     def seen(self) -> SourceSeen:
@@ -49,30 +51,32 @@ class OpenSource:
 
     def prove(self, deadline: Deadline) -> None:
         """Compare the open file with the declared checksum. Raises BadInput when they differ."""
-        if self._source.checksum is None:
-            return
-        algorithm = self._source.checksum[0]
-        digest = hashlib.new(algorithm, usedforsecurity=False)
-        offset = 0
-        piece = os.pread(self._descriptor, HASH_BLOCK_BYTES, offset)
-        while piece:
-            digest.update(piece)
-            offset += len(piece)
-            deadline.check("the checksum of %s" % self._source.shown)
-            check_reader()
-            piece = os.pread(self._descriptor, HASH_BLOCK_BYTES, offset)
-        refuse_other_checksum(self._source, algorithm, digest.hexdigest())
+        refuse_other_checksum(self._source, self._descriptor, deadline)
 
     def refuse_if_changed(self, since: SourceIdentity | None = None) -> None:
         """Raise Refused when somebody wrote to it, or put another in its place, since it was opened or had the
         identity ``since``: what was read is then of no known state.
         """
-        if identity_of(self._source, os.fstat(self._descriptor)) != (since or self.identity):
+        if identity_of(self._source, os.fstat(self._descriptor)) != (since or self.identity) or self._is_exchanged():
             raise Refused(
                 "use %s" % self._source.shown,
-                "it was written to while it was read",
+                "it was written to while it was read, or another took its place",
                 "Wait until whoever writes it has ended, then run the task again",
             )
+
+    def _is_exchanged(self) -> bool:
+        """Whether its name meant another file meanwhile, for what can only be read by its name."""
+        if not self.node.is_by_name:
+            return False
+        try:
+            return _file_of(os.stat(self.node.path)) != self._file
+        except OSError:
+            return True
+
+
+def _file_of(status: os.stat_result) -> tuple[int, int, int]:
+    """A file that got another name for a while, and its own again, has another time of change."""
+    return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
 @contextmanager
@@ -89,7 +93,7 @@ def opened(source: Source, qemu_img: QemuImg, fetched: str = "") -> Iterator[Ope
         header = inspect(descriptor)
         node = _fit_node(source, path, descriptor, header)
         usage.refuse_written(path, "read %s" % source.shown)
-        info = qemu_img.info(node)
+        info = qemu_img.info(node, trusted=source.allow_references, advice=_ADVICE)
         if info.encrypted:
             raise BadInput(
                 "source",
@@ -130,15 +134,28 @@ def _fit_node(source: Source, path: str, descriptor: int, header: Header) -> Nod
             "If you trust whoever made it, use allow_references: true",
             references=list(header.references),
         )
-    return Node(path, image_format)
+    return Node(path, image_format)  # the names in it start where it lies: see `OpenSource.refuse_if_changed`
 
 
-def refuse_other_checksum(source: Source, algorithm: str, actual: str) -> None:
-    """Raise BadInput unless ``actual`` is the declared digest."""
-    if source.checksum is not None and actual != source.checksum[1]:
+def refuse_other_checksum(source: Source, descriptor: int, deadline: Deadline) -> None:
+    """Raise BadInput unless an open file has the declared checksum, if one is declared; TimedOut, Stopped."""
+    if source.checksum is None:
+        return
+    algorithm, expected = source.checksum
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    offset = 0
+    while True:
+        deadline.check("the checksum of %s" % source.shown)
+        check_reader()
+        piece = os.pread(descriptor, HASH_BLOCK_BYTES, offset)
+        if not piece:
+            break
+        digest.update(piece)
+        offset += len(piece)
+    if digest.hexdigest() != expected:
         raise BadInput(
             "checksum",
-            "%s has %s:%s, not %s:%s" % (source.shown, algorithm, actual, *source.checksum),
+            "%s has %s:%s, not %s:%s" % (source.shown, algorithm, digest.hexdigest(), algorithm, expected),
             "Nothing was written. Fetch the source again, or correct the checksum if the source was renewed",
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,10 +18,12 @@ from .._core.command import Finished, find_tool, run
 from .._core.errors import BadInput, CommandFailed
 from .._core.wait import Deadline
 from .extras import Encryption
+from .header import inspect, inspect_path, refuse_strange_parts
 from .model import Format, ImageInfo
 from .parse import parse_info
 
 SECRET_ID = "passphrase"
+_SECRET_WORDS = ("--object", "secret,id=%s,file=/dev/fd/0" % SECRET_ID)
 WRONG_PASSPHRASE = "Invalid password"  # QEMU's crypto/block-luks.c
 # A header can ask for any amount of memory or time; metadata of honest images needs far less (OpenStack uses the same
 # bounds).
@@ -56,7 +59,7 @@ class Node(NamedTuple):
         return "json:" + json.dumps(self._tree(), sort_keys=True)
 
     def _tree(self) -> dict[str, object]:
-        filename = self.path if self.descriptor < 0 else _descriptor_path(self.descriptor)
+        filename = self.path if self.is_by_name else _descriptor_path(self.descriptor)
         tree: dict[str, object] = {"driver": self.format.value, "file": {"driver": "file", "filename": filename}}
         if self.alone:
             tree["backing"] = None
@@ -67,6 +70,11 @@ class Node(NamedTuple):
         if self.size_bytes is not None:
             return {"driver": "raw", "size": self.size_bytes, "file": tree}
         return tree
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether qemu-img opens whatever its name means in that moment."""
+        return self.descriptor < 0 or not has(Capability.DESCRIPTOR_PATHS)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
@@ -122,13 +130,14 @@ class QemuImg:
         Raises BadInput for a wrong passphrase, CommandFailed, TimedOut, ToolMissing.
         """
         lent = [descriptor for node in nodes for descriptor in node.descriptors]
-        with self._secret(any(node.encrypted for node in nodes)) as (words, secret_fds):
-            argv = [self.path, arguments[0], *words, *arguments[1:]]
+        is_secret = self.encryption is not None and any(node.encrypted for node in nodes)
+        with self._secret(is_secret) as stdin:
+            argv = [self.path, arguments[0], *(_SECRET_WORDS if is_secret else ()), *arguments[1:]]
             self.commands.append(argv)
             done = run(
-                argv, doing, self.deadline, ok=(), pass_fds=[*lent, *secret_fds], limits=limits, on_output=on_output
+                argv, doing, self.deadline, ok=(), pass_fds=lent, stdin=stdin, limits=limits, on_output=on_output
             )
-        if done.rc and secret_fds and WRONG_PASSPHRASE in done.stderr:
+        if done.rc and is_secret and WRONG_PASSPHRASE in done.stderr:
             names = ", ".join(node.path for node in nodes if node.encrypted)
             raise BadInput(
                 "encrypt.secret", "it doesn't open %s: wrong passphrase" % names, "Give the one it was made with"
@@ -138,29 +147,44 @@ class QemuImg:
         return done
 
     @contextmanager
-    def _secret(self, wanted: bool) -> Iterator[tuple[list[str], list[int]]]:
-        """The secret goes through a pipe: it is never in an argument, an environment or a file."""
+    def _secret(self, wanted: bool) -> Iterator[int]:
+        """The program's standard input. The secret goes through it: it is never in an argument, an environment or a
+        file.
+        """
         if not wanted or self.encryption is None:
-            yield [], []
+            yield subprocess.DEVNULL
             return
         reading, writing = os.pipe()
         try:
             os.write(writing, self.encryption.secret.encode())  # far less than a pipe's capacity
             os.close(writing)
             writing = -1
-            yield ["--object", "secret,id=%s,file=/dev/fd/%d" % (SECRET_ID, reading)], [reading]
+            yield reading
         finally:
             os.close(reading)
             if writing >= 0:
                 os.close(writing)
 
-    def info(self, node: Node) -> ImageInfo:
-        """Metadata of one image; never of its backing chain. Takes no lock, so it works beside a running machine."""
+    def info(self, node: Node, trusted: bool = False, advice: str = "") -> ImageInfo:
+        """Metadata of one image; never of its backing chain. Takes no lock, so it works beside a running machine.
+
+        Raises Refused for one that has its data in strange places, unless its maker is ``trusted``, and CommandFailed,
+        with the ``advice``, for one that can't be read.
+        """
         import resource
+
+        if not trusted and node.format in (Format.VMDK, Format.QCOW2):
+            refuse_strange_parts(
+                node.path, inspect_path(node.path) if node.descriptor < 0 else inspect(node.descriptor)
+            )
 
         limits = {resource.RLIMIT_AS: INFO_MEMORY_BYTES, resource.RLIMIT_CPU: INFO_CPU_S}
         words = ["info", "-U", "--output=json", *node._replace(encrypted=False).arguments()]
-        return parse_info(self.run(words, "reading %s" % node.path, [node], limits=limits).stdout)
+        doing = "reading %s" % node.path
+        done = self.run(words, doing, [node], ok=(), limits=limits)
+        if done.rc:
+            raise CommandFailed(doing, done.argv, done.rc, done.stderr, advice)
+        return parse_info(done.stdout)
 
     def version(self) -> str:
         """Such as "7.2.22"."""

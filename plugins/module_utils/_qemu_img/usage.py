@@ -41,13 +41,25 @@ def holders(path: str) -> tuple[Holder, ...]:
     finally:
         os.close(descriptor)
     found = _processes(status.st_dev, status.st_ino) if has(Capability.PROC) else []
-    users = [holder for holder in found if holder.writes or _is_qemu(holder.name)]
-    users += _loop_devices(path)
+    users = [*_users(found), *_loop_devices(path)]
     if marked and not users:
         users = found  # one of them must be who locked it
     if (marked and not users) or (written and not any(user.writes for user in users)):
         users = [*users, Holder(0, _UNKNOWN, written)]
     return tuple(users)
+
+
+def newcomers(path: str) -> tuple[Holder, ...]:
+    """Those who use an image that this process holds (see :func:`hold`): its own locks hide the others', but not who
+    takes none.
+    """
+    status = os.stat(path)
+    found = _processes(status.st_dev, status.st_ino) if has(Capability.PROC) else []
+    return (*_users(found), *_loop_devices(path))
+
+
+def _users(found: list[Holder]) -> list[Holder]:
+    return [holder for holder in found if holder.writes or _is_qemu(holder.name)]
 
 
 def writers(path: str) -> tuple[Holder, ...]:
@@ -59,10 +71,9 @@ def refuse_written(path: str, operation: str) -> None:
     """Raise Refused for an image whose content changes while it is relied upon."""
     found = writers(path)
     if found:
-        names = ("%s (pid %d)" % (holder.name, holder.pid) if holder.pid else holder.name for holder in found)
         raise Refused(
             operation,
-            "it is being written by %s" % ", ".join(names),
+            "it is being written by %s" % ", ".join(holder.shown for holder in found),
             "Shut that machine down first, or name an image that nobody writes to",
             holders=[{"pid": holder.pid, "name": holder.name} for holder in found],
         )

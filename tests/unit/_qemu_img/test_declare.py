@@ -209,6 +209,11 @@ def test_a_relative_path_becomes_absolute():
         ({"source": "/s", "commit": True}, "commit: only an overlay has data to commit"),
         ({"compress": True}, "compress: only a conversion writes compressed data"),
         ({"compress": True, "source": "/s", "format": "raw"}, "compress: format raw can't be compressed"),
+        ({"compress": True, "source": "/s", "format": "vmdk"}, "compress: of vmdk only subformat streamOptimized"),
+        (
+            {"compress": True, "source": "/s", "format": "vmdk", "options": {"subformat": "monolithicSparse"}},
+            "compress: of vmdk only subformat streamOptimized",
+        ),
         ({"compress": True, "source": "/s", "encrypt": {"secret": "s"}}, "compress: QEMU doesn't encrypt compressed"),
         (
             {"compress": True, "source": "/s", "options": {"preallocation": "metadata"}},

@@ -172,7 +172,22 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_headers(case, tmp_path):
     content, expected = CASES[case]
-    assert look(tmp_path, content) == expected
+    found = look(tmp_path, content)
+    assert found._replace(parts=()) == expected
+    assert set(found.parts) <= set(found.references)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (qcow2(backing=b"/etc/secret"), ()),
+        (CASES["backing file and data file"][0], (SECRET,)),
+        (CASES["extent"][0], (SECRET,)),
+    ],
+    ids=["backing file", "data file", "extent"],
+)
+def test_what_qemu_opens_with_an_image_is_told_apart(tmp_path, content, parts):
+    assert look(tmp_path, content).parts == parts
 
 
 @pytest.mark.parametrize("gap", [b"", b" ", b"\t", b"\n", b"\r", b"\v", b"\f", b" \n "])

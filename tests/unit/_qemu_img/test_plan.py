@@ -786,6 +786,16 @@ KEPT = {
 }
 
 
+@pytest.mark.parametrize("subformat", ["streamOptimized", "monolithicSparse"])
+def test_a_vmdk_that_becomes_another_is_compressed_where_that_can_be(subformat):
+    seen = existing(
+        info=info(m.Format.VMDK, options={"subformat": "streamOptimized"}),
+        record=record(image_format=m.Format.VMDK, compress="on", source_format=""),
+    )
+    shape = kept_shape(desired(format=m.Format.VMDK, options={"subformat": subformat}), seen)
+    assert shape.compress == (subformat == "streamOptimized")
+
+
 @pytest.mark.parametrize("case", KEPT)
 def test_what_is_compressed_is_neither_encrypted_nor_preallocated(case):
     wanted, seen, preallocation, compress = KEPT[case]

@@ -140,7 +140,7 @@ def test_a_missing_tool_names_the_packages(qemu_img, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(command, "SBIN", ())
     with pytest.raises(ToolMissing, match="qemu-utils on Debian"):
-        qemu_img.info(Node("/a", QCOW2))
+        qemu_img.info(Node("/a", RAW))
 
 
 def test_a_secret_opens_the_image_and_is_in_no_argument_and_no_environment(tmp_path):
