@@ -230,6 +230,47 @@ def test_an_ordinary_user_makes_what_he_may_only_read(shared: Path, request: pyt
         assert (shared / name).stat().st_mode & 0o777 == 0o400
 
 
+CHANGES = {
+    "snapshot": {"snapshots": [{"name": "one"}]},
+    "made anew": {"source": "other", "force": True},
+    "converted": {"options": {"cluster_size": "128k"}, "force": True},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_ordinary_user_replaces_what_he_may_only_read(
+    shared: Path, change: str, request: pytest.FixtureRequest
+) -> None:
+    """Its record is an attribute, which only a file that can be written to takes."""
+    python = None if os.geteuid() else request.getfixturevalue("as_nobody")
+    (shared / "other").write_bytes(b"\1" * (1 << 20))
+    (shared / "other").chmod(0o644)
+    given = {"path": str(shared / "new"), "mode": "0400"}
+    env = {"HOME": str(shared)}
+    assert run_module("qemu_img", {**given, "size": "1M"}, python=python, env=env).changed
+    declared = {name: str(shared / value) if name == "source" else value for name, value in CHANGES[change].items()}
+    result = run_module("qemu_img", {**given, **declared}, python=python, env=env)
+    assert not result.failed, result.msg
+    assert result.changed
+    assert (shared / "new").stat().st_mode & 0o777 == 0o400
+    assert sorted(os.listdir(shared)) == ["new", "other"]
+
+
+def test_another_users_lock_is_no_concern_of_a_task_with_nothing_to_do(
+    shared: Path, request: pytest.FixtureRequest
+) -> None:
+    python = None if os.geteuid() else request.getfixturevalue("as_nobody")
+    given = {"path": str(shared / "new"), "size": "1M"}
+    env = {"HOME": str(shared)}
+    assert run_module("qemu_img", given, python=python, env=env).changed
+    lock = shared / ".new.vmops-lock"
+    lock.touch()
+    lock.chmod(0o000 if os.geteuid() else 0o600)
+    result = run_module("qemu_img", given, python=python, env=env)
+    assert not result.failed, result.msg
+    assert not result.changed
+
+
 # Hard links
 
 
