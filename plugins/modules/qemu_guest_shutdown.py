@@ -26,6 +26,9 @@ description:
   - All guests are driven at the same time, and each is waited for by what the kernel reports, not by asking again.
   - A guest that is already down is no change. What a killed one left behind is cleaned up.
   - A guest that can't be identified fails the task, and keeps no other guest up.
+  - A guest that M(vmops.lifecycle.qemu_guest_start) is just starting is waited for until its monitor listens, for half
+    of O(timeout). If it doesn't by then, the guest is V(unproven) rather than V(absent). No start of it begins while
+    it is shut down and cleaned up.
 extends_documentation_fragment:
   - vmops.lifecycle.qemu_guest
 options:

@@ -7,6 +7,7 @@ became of the world.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -859,6 +860,44 @@ def test_two_tasks_at_once_are_one_shutdown(boot):
     assert one.json["guest"]["method"] == "quit"
     assert not two.changed, two.json
     assert two.json["guest"]["attempts"] == []
+
+
+def test_two_tasks_that_name_one_guest_by_different_means_are_one_shutdown(boot):
+    guest = boot("one-%d" % os.getpid(), kind=Kind.IGNORES, second_monitor=True)
+    with Qmp(guest.second_qmp_socket) as watcher:
+        first = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 6})
+        watcher.wait_for_event("POWERDOWN")
+        by_name = {"name": guest.folder.name, "timeout": 30, "max_rung": "kill"}
+        second = start_module("qemu_guest_shutdown", by_name)
+        one, two = finish(first), finish(second)
+    assert one.changed, one.json
+    assert not two.changed, two.json
+    assert two.json["guest"]["attempts"] == []
+
+
+def test_guests_whose_sockets_share_a_directory_are_nobodys_business_but_their_own(boot, tmp_path):
+    slow = boot("slow", kind=Kind.IGNORES, qmp_socket=tmp_path / "slow.sock", second_monitor=True)
+    quick = boot("quick", qmp_socket=tmp_path / "quick.sock")
+    with Qmp(slow.second_qmp_socket) as watcher, held_by_anybody(tmp_path):
+        first = start_module("qemu_guest_shutdown", {"qmp_socket": str(slow.qmp_socket), "timeout": 100})
+        watcher.wait_for_event("POWERDOWN")
+        result = run_module("qemu_guest_shutdown", {"qmp_socket": str(quick.qmp_socket), "timeout": 20})
+        assert first.poll() is None, "the first one was meant to be at work"
+        first.kill()
+        finish(first)
+    assert result.changed, result.msg
+    assert not quick.alive()
+
+
+@contextmanager
+def held_by_anybody(folder: Path) -> Iterator[None]:
+    """Who may read a directory may lock it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 # Many

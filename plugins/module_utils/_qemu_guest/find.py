@@ -103,6 +103,9 @@ def complete(guest: Guest) -> Guest | None:
             guest.label, "a name or UUID alone can't be found on a system without /proc", "Give pidfile and qmp_socket"
         )
     matching = claimants(guest)
+    if len({said for _pid, said in matching}) == 1 and len(matching) > 1:
+        # A QEMU that becomes a daemon, and its first process, which is about to end: the one that stays has the lock.
+        matching = [item for item in matching if item[1].pidfile and _may_own(item[0], item[1].pidfile)] or matching
     if len(matching) > 1:
         raise Refused(
             "act on %s" % guest.label,

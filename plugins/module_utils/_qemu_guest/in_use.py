@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from .._core.locks import try_flock
 from .process import lock_owner, writers
 from .qmp import Channel
 
@@ -40,13 +41,17 @@ def is_listened(path: str) -> bool:
 
 
 def _locked(path: str) -> str:
-    """QEMU locks its pidfile, and each of its images, also those that it only reads."""
+    """QEMU locks its pidfile, and each of its images, also those that it only reads; a task that starts a guest locks
+    its own file by another kind of lock.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except (FileNotFoundError, PermissionError):
         return ""  # gone meanwhile, or not ours to open
     try:
         owner = lock_owner(descriptor)
+        if owner is None and not try_flock(descriptor):
+            return "another process has locked it"
     except OSError:
         return ""  # a file system without locks
     finally:

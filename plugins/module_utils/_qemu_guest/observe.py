@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .._core.errors import BadInput
-from .._core.wait import Deadline, ready
+from .._core.errors import BadInput, TimedOut
+from .._core.wait import Deadline, poll_until, ready
 from .identify import ENDING_S, identify
 from .identity import Identity
 from .model import Guest, State
 from .probe import Probe, probe
 from .qmp import GREETING_S
 
+if TYPE_CHECKING:
+    from .places import Places
+
 # A look this young is used again, if QEMU has reported nothing since: asking anew costs each guest a turn of a busy
 # host.
 FRESH_S = 1.0
 # A monitor may keep all guests of the task waiting for this share of its time, and no longer than a greeting may take.
 ANSWER_SHARE = 0.2
-# Each guest's process, monitor and agent stay open. What else is open at a time, such as files of /proc, is little.
-DESCRIPTORS_EACH = 3
+# What a guest may be found as while it is being started.
+_MAY_BE_STARTING = (State.ABSENT, State.STALE, State.UNPROVEN, State.MONITOR_HUNG)
+# Each guest's process, monitor and agent stay open, and two locks. What else is open at a time, such as files of /proc,
+# is little.
+DESCRIPTORS_EACH = 5
 DESCRIPTORS_BESIDES = 32
 
 
@@ -37,14 +43,66 @@ class Sight(NamedTuple):
 
 
 def look(
-    guests: Sequence[Guest], deadline: Deadline, before: Sequence[Sight] = (), details: bool = False
+    guests: Sequence[Guest],
+    deadline: Deadline,
+    before: Sequence[Sight] = (),
+    details: bool = False,
+    heed_starts: bool = True,
 ) -> list[Sight]:
     """Look at every guest. What an earlier look left open and still serves is used again, all else is closed. A monitor
     that kept that one waiting is only listened to, not waited for again, and neither is a process that was ending.
+    Starts that are under way are waited for, for half of the time that is left, but by a task that has them to itself
+    (``heed_starts``).
 
     Raises BadInput, before anything is sent, where two are one process.
     """
     _make_room(len(guests))
+    sights = _look(guests, deadline, before, details)
+    starts = _starts(sights) if heed_starts else {}
+    return _after_starts(starts, guests, deadline, sights, details) if starts else sights
+
+
+def _starts(sights: Sequence[Sight]) -> dict[int, Places]:
+    """The starts that are under way, by the guest's number."""
+    found = {}
+    for index, sight in enumerate(sights):
+        if sight.seen.state not in _MAY_BE_STARTING:
+            continue
+        try:
+            from .underway import is_under_way, place_of
+
+            places = place_of(sight.identity.guest)
+        except OSError:  # nothing more can be opened, and what was seen of the guest tells so
+            continue
+        if places is not None and is_under_way(places):
+            found[index] = places
+    return found
+
+
+def _after_starts(
+    starts: Mapping[int, Places], guests: Sequence[Guest], deadline: Deadline, sights: list[Sight], details: bool
+) -> list[Sight]:
+    """What is seen when these starts have shown their guests. Of one that hasn't, only this is known."""
+    from .underway import holders, is_under_way
+
+    patience = deadline.within(deadline.remaining_s() / 2)
+    try:
+        poll_until(lambda: not any(map(is_under_way, starts.values())), patience, "starts that are under way")
+    except TimedOut:
+        pass
+    sights = _look(guests, deadline, sights, details)
+    for index, places in starts.items():
+        sight = sights[index]
+        if sight.identity.process is None and is_under_way(places):
+            problem = (
+                "a start of it is under way, and its monitor doesn't listen yet after %.1f s (%s); run the task again"
+            )
+            told = problem % (patience.elapsed_s(), holders(places))
+            sights[index] = sight._replace(seen=Probe(State.UNPROVEN, told))
+    return sights
+
+
+def _look(guests: Sequence[Guest], deadline: Deadline, before: Sequence[Sight], details: bool) -> list[Sight]:
     known = dict(zip(guests, before))
     fresh = {guest: sight for guest, sight in known.items() if _is_fresh(sight)}
     others = [guest for guest in guests if guest not in fresh]

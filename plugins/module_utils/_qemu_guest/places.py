@@ -49,8 +49,30 @@ def places(name: str, run_dir: str | None) -> Places:
         )
     if not _leads_nowhere(base):
         base = os.path.realpath(base)  # one guest has one place, by whatever way it is reached
+    found = _below(base, name)
+    length = len(os.fsencode(found.agent_socket))
+    if length > SOCKET_PATH_BYTES:
+        raise BadInput(
+            "run_dir",
+            "the socket %s would have a path of %d bytes, and the system allows %d"
+            % (found.agent_socket, length, SOCKET_PATH_BYTES),
+            "Choose a directory with a shorter path, such as %s" % default_base(),
+        )
+    return found
+
+
+def places_of(path: str) -> Places | None:
+    """The places of the guest whose pidfile or socket this is; None where it can't be one that was started here."""
+    folder = os.path.realpath(os.path.dirname(path))
+    base, name = os.path.split(folder)
+    found = _below(base, name)
+    known = (found.pidfile, found.qmp_socket, found.agent_socket)
+    return found if _NAME.match(name) and os.path.join(folder, os.path.basename(path)) in known else None
+
+
+def _below(base: str, name: str) -> Places:
     folder = os.path.join(base, name)
-    found = Places(
+    return Places(
         base=base,
         folder=folder,
         pidfile=os.path.join(folder, "qemu.pid"),
@@ -61,15 +83,6 @@ def places(name: str, run_dir: str | None) -> Places:
         record=os.path.join(folder, "guest.json"),
         lock=os.path.join(base, ".%s.vmops-lock" % name),
     )
-    length = len(os.fsencode(found.agent_socket))
-    if length > SOCKET_PATH_BYTES:
-        raise BadInput(
-            "run_dir",
-            "the socket %s would have a path of %d bytes, and the system allows %d"
-            % (found.agent_socket, length, SOCKET_PATH_BYTES),
-            "Choose a directory with a shorter path, such as %s" % default_base(),
-        )
-    return found
 
 
 def default_base() -> str:

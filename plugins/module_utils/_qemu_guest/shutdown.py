@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._core.capabilities import Capability, missing_protections
+from .._core.capabilities import Capability, has, missing_protections
 from .._core.converge import Plan, View
 from .._core.errors import BadInput, LifecycleError
 from .._core.locks import try_flock
@@ -57,6 +57,7 @@ class Wish(NamedTuple):
     cleanup: bool
     parallel: int
     single: bool
+    heed_starts: bool = True
 
 
 def wish_from(params: Mapping[str, Any], guests: tuple[Guest, ...]) -> Wish:
@@ -96,7 +97,7 @@ class Shutdown:
         self._succeeded = False
 
     def observe(self) -> list[Sight]:
-        self._sights = look(self._wish.guests, self._deadline, self._sights)
+        self._sights = look(self._wish.guests, self._deadline, self._sights, heed_starts=self._wish.heed_starts)
         if not self._applied:
             self._first = [sight.seen for sight in self._sights]
         return self._sights
@@ -147,12 +148,29 @@ class Shutdown:
     def _alone(self) -> Iterator[None]:
         """Another task on the same guest works on it alone; waiting for it we must not keep its monitor."""
         with ExitStack() as stack:
-            for descriptor in _lockable([sight.identity.guest for sight in self._sights], stack):
+            if self._wish.heed_starts:
+                self._shut_starts_out(stack)
+            for descriptor, label in _lockable([sight.identity for sight in self._sights], stack):
                 if not try_flock(descriptor):
-                    for sight in self._sights:
-                        sight.identity.close_channels()
-                    poll_until(partial(try_flock, descriptor), self._deadline, "another task on this guest")
+                    self._close_channels()
+                    waiting_for = "another task that works on the guest %s" % label
+                    poll_until(partial(try_flock, descriptor), self._deadline, waiting_for)
             yield
+
+    def _shut_starts_out(self, stack: ExitStack) -> None:
+        """No start may meet our clean-up. From now on none is under way, and our own locks are nothing to clean up."""
+        from .underway import none_begins, place_of
+
+        found = [place_of(sight.identity.guest) for sight in self._sights]
+        own = stack.enter_context(none_begins([places for places in found if places is not None], self._deadline))
+        guests = tuple(_without(guest, own) for guest in self._wish.guests)
+        self._wish = self._wish._replace(guests=guests, heed_starts=False)
+        for sight in self._sights:
+            sight.identity.guest = _without(sight.identity.guest, own)
+
+    def _close_channels(self) -> None:
+        for sight in self._sights:
+            sight.identity.close_channels()
 
     def apply(self, plan: Plan[Step]) -> None:
         from .descent import Run
@@ -177,7 +195,8 @@ class Shutdown:
         numbers = [index for index, run in self._runs.items() if run in runs]
         before = [self._sights[index] for index in numbers]
         try:
-            sights = look([self._wish.guests[index] for index in numbers], self._deadline, before)
+            guests = [self._wish.guests[index] for index in numbers]
+            sights = look(guests, self._deadline, before, heed_starts=self._wish.heed_starts)
         except LifecycleError as error:
             for run in runs:
                 run.leave_alone(str(error))
@@ -338,17 +357,29 @@ def _message(failures: Sequence[Mapping[str, object]], total: int) -> str:
     return "%d of %d guests are not as asked. %s." % (len(names), total, told)
 
 
-def _lockable(guests: Sequence[Guest], stack: ExitStack) -> Iterator[int]:
-    """Descriptors on which tasks about the same guest exclude each other: its pidfile, or the folder of its socket.
+def _without(guest: Guest, paths: Collection[str]) -> Guest:
+    return guest._replace(cleanup_paths=tuple(path for path in guest.cleanup_paths if path not in paths))
+
+
+def _lockable(identities: Sequence[Identity], stack: ExitStack) -> Iterator[tuple[int, str]]:
+    """Descriptors on which tasks about the same guest exclude each other, by whatever means each names it, and the
+    guests' names.
 
     An flock on them is no business of QEMU's and leaves no file behind. Always in the same order, so that no two wait
     for each other.
     """
-    paths = {guest.pidfile or os.path.dirname(guest.qmp_socket or guest.agent_socket or "") for guest in guests}
-    for path in sorted(path for path in paths if path):
+    for path, label in sorted((path, identity.guest.label) for identity in identities for path in _lock_path(identity)):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             continue  # gone already, or not ours to read: what identifies the guest is looked at again anyhow
         stack.callback(os.close, descriptor)
-        yield descriptor
+        yield descriptor, label
+
+
+def _lock_path(identity: Identity) -> Iterator[str]:
+    """What only those can open who may act on the guest: its process's environment, or its pidfile."""
+    if identity.process is not None and has(Capability.PROC):
+        yield "/proc/%d/environ" % identity.process.pid
+    elif identity.guest.pidfile is not None:
+        yield identity.guest.pidfile

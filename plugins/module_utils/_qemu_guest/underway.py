@@ -12,11 +12,15 @@ open file, not to a process: it stays as long as any process of that start lives
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from .._core.errors import Refused, TimedOut
-from .._core.locks import try_flock
+from .._core.locks import exclusive, try_flock
 from .._core.wait import Deadline, poll_until
-from .places import Places
+from .model import Guest
+from .places import Places, places_of
 from .process import arguments, opened_by, pidfile_owner
 from .qmp import Channel
 
@@ -93,6 +97,72 @@ def holders(places: Places) -> str:
         os.close(descriptor)
 
 
+def place_of(guest: Guest) -> Places | None:
+    """Where the guest that a task names was or is being started by this collection; None where it wasn't, or where this
+    user may not see that.
+    """
+    named = [path for path in (guest.pidfile, guest.qmp_socket, guest.agent_socket) if path]
+    if not named:
+        from .find import claimants
+
+        named = [said.pidfile for _pid, said in claimants(guest) if said.pidfile]
+    for path in named:
+        found = places_of(path)
+        if found is not None and (os.path.lexists(found.lock) or os.path.lexists(found.qemu_log)):
+            return found
+    return None
+
+
+def is_under_way(places: Places) -> bool:
+    """Whether a start is at work and has not come so far that the guest can be talked to. One by a task that lives may
+    not have a process yet; one whose task was killed is over as soon as there is a pidfile.
+    """
+    if _listens(places):
+        return False
+    if _is_locked(places.lock):
+        return True
+    return _is_locked(places.qemu_log) and pidfile_owner(places.pidfile) is None
+
+
+@contextmanager
+def none_begins(found: Iterable[Places], deadline: Deadline) -> Iterator[set[str]]:
+    """No start of these guests begins meanwhile; one that is under way is waited for. Where its guest is there already,
+    and it only waits until that is ready, it is left to see that guest end. The locks that are held for this, and
+    removed in the end.
+
+    Raises TimedOut.
+    """
+    held: set[str] = set()
+    with ExitStack() as stack:
+        for places in sorted(set(found)):
+            waiting_for = "the start of the guest %s, which is under way" % os.path.basename(places.folder)
+            poll_until(partial(_shut_out, places, stack, held), deadline, waiting_for)
+        yield held
+
+
+def _shut_out(places: Places, stack: ExitStack, held: set[str]) -> bool:
+    try:
+        stack.enter_context(exclusive(places.lock, Deadline(0), places.folder))
+        held.add(places.lock)
+    except TimedOut:
+        return not is_under_way(places)
+    except OSError:
+        pass  # not this user's to lock: nor can it start guests there
+    return True
+
+
+def _is_locked(path: str) -> bool:
+    """Whether a living process holds this file; not where this user may not look."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not try_flock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _open_log(places: Places) -> int | None:
     """The log that a start locks; None where there was none."""
     try:
@@ -103,8 +173,10 @@ def _open_log(places: Places) -> int | None:
 
 def _shown(places: Places) -> bool:
     """Whether there is a process to look at. A monitor without a locked pidfile is that of a guest that lost it."""
-    if pidfile_owner(places.pidfile) is not None:
-        return True
+    return pidfile_owner(places.pidfile) is not None or _listens(places)
+
+
+def _listens(places: Places) -> bool:
     channel = Channel(places.qmp_socket)
     listens = channel.usable or channel.problem == "EAGAIN"
     channel.close()

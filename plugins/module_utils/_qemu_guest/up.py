@@ -90,6 +90,7 @@ class Up:
             cleanup=True,
             parallel=0,
             single=True,
+            heed_starts=False,  # this one
         )
         shutdown = Shutdown(wish, self._deadline.within(END_SHARE * self._deadline.remaining_s()))
         try:

@@ -1,0 +1,138 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu_guest_shutdown while qemu_guest_start is at work on the same guest: neither may work behind the other's back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.testbed.boot_guest import EMULATOR, until
+from tests.testbed.held_call import WORKS_HERE, Gate
+from tests.testbed.modules import finish, run_module, start_module
+from tests.testbed.start_bench import Bench, running
+
+EMULATOR_PATH = shutil.which(EMULATOR) or EMULATOR
+NAME = "g-%d" % os.getpid()
+
+
+@pytest.fixture(name="gate")
+def _gate(bench: Bench) -> Iterator[Gate]:
+    """Holds QEMU where it creates its pidfile: it is a daemon by then, and nothing but its start's lock tells of it."""
+    if not WORKS_HERE:
+        pytest.skip("a process is held at a system call by a filter for x86_64 Linux")
+    gate = Gate(bench.folder, "qemu.pid")
+    yield gate
+    bench.end()
+    gate.close()
+
+
+def means(bench: Bench, option: str) -> dict[str, Any]:
+    """How a shutdown names the guest."""
+    path = {"pidfile": "qemu.pid", "qmp_socket": "qmp.sock"}
+    return {option: NAME if option == "name" else str(bench.place(path[option], NAME))}
+
+
+def held_start(bench: Bench, gate: Gate) -> Any:
+    """A start that has come so far."""
+    start = start_module("qemu_guest_start", bench.options(name=NAME, emulator=str(gate.wrap(EMULATOR_PATH))))
+    assert gate.reached.wait(60), "QEMU never came there"
+    return start
+
+
+OPTIONS = pytest.mark.parametrize("option", ["pidfile", "qmp_socket", "name"])
+
+
+@OPTIONS
+def test_a_start_that_has_shown_nothing_yet_is_waited_for(bench: Bench, gate: Gate, option: str) -> None:
+    start = held_start(bench, gate)
+    threading.Timer(1.0, gate.released.set).start()  # not a wait for anything: the moment at which it goes on
+    result = run_module(
+        "qemu_guest_shutdown", {**means(bench, option), "timeout": 120, "max_rung": "kill", "profile": "windows"}
+    )
+    assert not result.failed, result.msg
+    assert result.changed
+    assert result.json["guest"]["state"] == "absent"
+    assert running(bench.folder) == []
+    finish(start)
+    assert running(bench.folder) == [], "it is down and stays so"
+
+
+@OPTIONS
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
+def test_one_that_takes_too_long_is_named_and_nothing_is_called_absent(
+    bench: Bench, gate: Gate, option: str, check: bool
+) -> None:
+    start = held_start(bench, gate)
+    kept = bench.place("guest.json", NAME)
+    options = {**means(bench, option), "cleanup_paths": [str(kept)], "max_rung": "kill"}
+    result = run_module("qemu_guest_shutdown", {**options, "timeout": 2}, check=check)
+    assert result.failed
+    assert "a start of it is under way" in result.msg
+    assert "process %d (/usr/bin/qemu-system" % gate.pid in result.msg
+    assert result.json["guest"]["state"] == "unproven"
+    assert kept.exists()
+    seen = run_module("qemu_guest_info", {**means(bench, option), "timeout": 2}).json["guest"]
+    assert seen["state"] == "unproven"
+    assert "a start of it is under way" in seen["problem"]
+    gate.released.set()
+    assert finish(start).changed
+    assert not run_module("qemu_guest_shutdown", {**options, "timeout": 60}).failed
+    assert running(bench.folder) == []
+
+
+@OPTIONS
+def test_one_whose_task_was_killed_is_heeded_too(bench: Bench, gate: Gate, option: str) -> None:
+    start = held_start(bench, gate)
+    os.killpg(start.pid, signal.SIGKILL)
+    finish(start)
+    until(lambda: running(bench.folder) == [gate.pid], "QEMU's first process to die with the module")
+    options = {**means(bench, option), "max_rung": "kill", "timeout": 4}
+    result = run_module("qemu_guest_shutdown", options)
+    if option == "name":  # by its command line the process is known, so it can be ended
+        assert not result.failed, result.msg
+        assert running(bench.folder) == []
+        return
+    assert result.failed
+    assert "process %d (/usr/bin/qemu-system" % gate.pid in result.msg
+    assert running(bench.folder) == [gate.pid]
+
+
+def test_a_start_that_only_waits_for_the_guest_to_be_ready_is_not_waited_for(bench: Bench) -> None:
+    start = start_module("qemu_guest_start", bench.options(name=NAME, ready_text="never", timeout=100))
+    until(lambda: bench.place("qemu.pid", NAME).exists(), "the guest")
+    result = run_module("qemu_guest_shutdown", {**means(bench, "pidfile"), "timeout": 60, "max_rung": "kill"})
+    assert not result.failed, result.msg
+    assert result.changed
+    assert finish(start).failed
+    assert running(bench.folder) == []
+
+
+def test_no_lock_is_left_and_none_of_a_shutdown_is_told_to_be_cleaned(bench: Bench) -> None:
+    bench.start()
+    lock = bench.runs / ".g.vmops-lock"
+    options = {"pidfile": str(bench.place("qemu.pid")), "qmp_socket": str(bench.place("qmp.sock"))}
+    result = run_module("qemu_guest_shutdown", {**options, "cleanup_paths": [str(lock)], "timeout": 60})
+    assert result.changed, result.msg
+    record = result.json["guest"]
+    assert (record["state"], record["cleaned"], record["left_behind"]) == ("absent", [], [])
+    assert not list(bench.runs.rglob(".*vmops*"))
+
+
+def test_the_lock_of_a_task_that_lives_is_no_leftover(bench: Bench) -> None:
+    start = start_module("qemu_guest_start", bench.options(ready_text="never", timeout=100))
+    until(bench.place("qemu.pid").exists, "the guest")
+    lock = bench.runs / ".g.vmops-lock"
+    result = run_module("qemu_guest_shutdown", {"pidfile": "/none", "cleanup_paths": [str(lock)]})
+    assert not result.changed
+    assert result.json["guest"]["left_behind"][0]["outcome"] == "kept"
+    assert lock.exists()
+    start.kill()
+    finish(start)
