@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # host.
 FRESH_S = 1.0
 # A monitor may keep all guests of the task waiting for this share of its time, and no longer than a greeting may take.
+# So may a process that hangs where it ends.
 ANSWER_SHARE = 0.2
 # What a guest may be found as while it is being started.
 _MAY_BE_STARTING = (State.ABSENT, State.STALE, State.UNPROVEN, State.MONITOR_HUNG)
@@ -178,8 +179,11 @@ def _is_silent(sight: Sight) -> bool:
 
 
 def _await_ends(identities: Sequence[Identity], deadline: Deadline) -> None:
-    """Wait for all processes that are just ending at once: those that hang in it cost the others ENDING_S in all."""
-    patience = deadline.within(ENDING_S)
+    """Wait for all processes that are just ending at once: those that hang in it cost the others ENDING_S in all, and
+    no larger a share of the task's time than a monitor may.
+    """
+    share_s = ANSWER_SHARE * (deadline.ends - deadline.started)
+    patience = deadline.within(ENDING_S if len(identities) == 1 else min(ENDING_S, share_s))
     held = [identity.process.fileno() for identity in identities if identity.ending and identity.process is not None]
     waiting = {descriptor for descriptor in held if descriptor is not None}
     while waiting and not patience.expired:
