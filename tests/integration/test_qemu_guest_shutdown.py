@@ -420,6 +420,47 @@ def test_a_job_that_ends_in_time_is_waited_for(boot, tmp_path):
     assert result.json["guest"]["graceful"] is True
 
 
+def test_a_job_that_the_shutdown_itself_cancels_is_told(boot, tmp_path):
+    """It begins after the first press, so nothing could be decided about it; the second one powers the guest off."""
+    guest = boot(kind=Kind.LISTENS_AFTER_A_KEY, content_mib=8, second_monitor=True)
+    with Qmp(guest.second_qmp_socket) as inside:
+        running = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 60})
+        inside.wait_for_event("POWERDOWN")
+    start_slow_job(guest.second_qmp_socket, tmp_path / "copy.img")
+    with Qmp(guest.second_qmp_socket) as inside:
+        inside.execute("send-key", keys=[{"type": "qcode", "data": "a"}])
+    result = finish(running)
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["method"], record["graceful"], record["block_jobs_cancelled"]) == ("acpi", True, ["copy"])
+    assert "its shutdown cancelled block jobs (copy)" in str(result.json["warnings"])
+
+
+def test_single_presses_once_where_others_would_press_again(boot):
+    guest = boot(presses=2)
+    result = shutdown(guest, profile="single", timeout=20)
+    assert result.changed, result.json
+    assert sent(result) == ["system_powerdown", "quit"]
+    press, quitting = result.json["guest"]["attempts"]
+    assert quitting["started"] - press["started"] > 12, "the default profile presses again after 11 s at the latest"
+    assert guest.said() == "BRP"
+
+
+def test_without_cleanup_a_killed_guests_files_stay(boot, tmp_path):
+    guest = boot()
+    guest.signal(signal.SIGSTOP)
+    named = tmp_path / "shm"
+    named.write_bytes(b"x")
+    result = shutdown(guest, max_rung="kill", cleanup=False, cleanup_paths=[str(named)])
+    assert result.changed, result.json
+    record = result.json["guest"]
+    assert (record["method"], record["state"], record["cleaned"]) == ("kill", "stale", [])
+    assert not guest.alive()
+    assert guest.pidfile.exists()
+    assert guest.qmp_socket.exists()
+    assert named.exists()
+
+
 def test_an_empty_fleet_is_down():
     result = run_module("qemu_guest_shutdown", {"guests": []})
     assert not result.changed

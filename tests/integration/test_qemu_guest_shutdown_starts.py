@@ -14,9 +14,16 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.converge import converge
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import descent
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.cleanup import Cleaned
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identity import Identity
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, Policy
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.shutdown import Shutdown, Wish
 from tests.testbed.boot_guest import EMULATOR, until
 from tests.testbed.held_call import WORKS_HERE, Gate
-from tests.testbed.modules import finish, run_module, start_module
+from tests.testbed.modules import Result, finish, run_module, start_module
 from tests.testbed.start_bench import Bench, running
 
 EMULATOR_PATH = shutil.which(EMULATOR) or EMULATOR
@@ -113,6 +120,27 @@ def test_a_start_that_only_waits_for_the_guest_to_be_ready_is_not_waited_for(ben
     assert result.changed
     assert finish(start).failed
     assert running(bench.folder) == []
+
+
+def test_no_start_begins_while_the_guests_files_are_taken_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.start()
+    begun: list[Result] = []
+    clean = descent.clean
+
+    def clean_late(identity: Identity) -> list[Cleaned]:
+        begun.append(bench.start(timeout=2))
+        return clean(identity)
+
+    monkeypatch.setattr(descent, "clean", clean_late)
+    record = bench.place("guest.json")
+    guest = Guest(str(bench.place("qemu.pid")), str(bench.place("qmp.sock")), cleanup_paths=(str(record),))
+    wish = Wish((guest,), Policy(), require_graceful=False, cleanup=True, parallel=0, single=True)
+    assert converge(Shutdown(wish, Deadline(60)), check_mode=False).changed
+    assert [result.failed for result in begun] == [True]
+    assert "another task that works on the guest g" in begun[0].msg
+    assert running(bench.folder) == []
+    assert not record.exists()
+    assert bench.start().changed
 
 
 def test_no_lock_is_left_and_none_of_a_shutdown_is_told_to_be_cleaned(bench: Bench) -> None:
