@@ -236,7 +236,9 @@ def test_disks_are_kept_if_asked(fleet: Fleet) -> None:
     assert running(fleet.folder) == []
     assert sorted(path.name for path in (fleet.home / "a").iterdir()) == ["data.raw", "system.qcow2"]
     assert changed(fleet.play("teardown")) == {"a": 0}
-    assert changed(fleet.play("provision"))["a"] > 0
+    larger = {"source": str(fleet.source), "source_format": "raw", "size": "4M", "interface": "ide"}
+    assert changed(fleet.play("provision", qemu_vm_image=larger))["a"] > 0
+    assert info(fleet.disk("a"))["virtual-size"] == 4 * 1024**2, "which is how a disk grows"
 
 
 def test_a_disk_from_elsewhere_stays_unless_it_is_given_away(fleet: Fleet) -> None:
