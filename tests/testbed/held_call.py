@@ -100,7 +100,8 @@ class Gate:
 
     def _is_awaited(self, pid: int, address: int) -> bool:
         with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-            path = os.pread(memory.fileno(), 4096 - address % 4096, address).split(b"\0", 1)[0]
+            # It may go on in the next page. If there is none, less is read.
+            path = os.pread(memory.fileno(), 4096, address).split(b"\0", 1)[0]
         return os.path.basename(path) == self._name
 
 
