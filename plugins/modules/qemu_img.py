@@ -106,7 +106,8 @@ options:
         C(compression_type), C(preallocation), C(extended_l2) or C(lazy_refcounts).
       - Of an existing image C(compat), C(lazy_refcounts) and C(refcount_bits) are amended. Others that differ are
         refused, or with O(force=true) reached by a conversion that keeps the content. What an image doesn't show, such
-        as C(preallocation), is compared with what it was made with, as far as this collection made it.
+        as C(preallocation), is compared with what it was made with, as far as this collection made it. Made without
+        it, an image has none.
       - A conversion of the image into itself, also the one that O(size) takes of V(vmdk), V(vdi), V(vhdx) and V(vpc),
         keeps the options that the image shows and those that this collection made it with, unless others are declared
         here or the format changes. An image that is made anew from O(source) has the declared ones only.
@@ -243,8 +244,8 @@ options:
     default: false
   timeout:
     description:
-      - Seconds that the whole task may take, waiting for another task on the same image included. Then C(qemu-img) is
-        ended and the task fails.
+      - Seconds that the whole task may take, waiting for another task on the same image included (in check mode too,
+        where that one hinders a look). Then C(qemu-img) is ended and the task fails.
     type: int
     default: 3600
 attributes:
