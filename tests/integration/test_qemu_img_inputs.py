@@ -117,8 +117,8 @@ def test_what_an_image_grows_by_is_preallocated_as_the_rest(path: Path, image_fo
 
 
 def test_a_snapshot_and_its_image_grow_with_metadata_preallocated(path: Path) -> None:
-    img(path, size="1M", snapshots=[{"name": "a"}], encrypt=SECRET)
     wanted = {"options": {"preallocation": "metadata"}, "encrypt": SECRET}
+    img(path, size="1M", snapshots=[{"name": "a"}], **wanted)
     assert img(path, size="9M", **wanted).changed
     assert path.stat().st_size >= 8 * MIB  # where all clusters have their place
     assert not img(path, size="9M", **wanted).changed
@@ -134,7 +134,7 @@ def test_a_copy_keeps_the_room_that_was_set_aside(path: Path, mode: str) -> None
 
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 def test_an_image_that_would_not_fit_does_not_grow(path: Path, image_format: str) -> None:
-    img(path, size="1M", format=image_format)
+    make(path, image_format, MIB)
     before = path.read_bytes()
     size = shutil.disk_usage(path.parent).free + (1 << 40)
     result = run_module(
