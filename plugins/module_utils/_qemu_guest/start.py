@@ -21,7 +21,7 @@ from .places import check_folder, places
 from .process import open_files, pidfile_owner
 from .process import stat as process_stat
 from .record import Definition, Phase, Record, awaited, definition, differing, digest, record_of
-from .status import RESUMABLE, Answer, ask
+from .status import RESUMABLE, Answer, NotResumed, ask
 
 if TYPE_CHECKING:
     from .spec import Spec
@@ -119,7 +119,11 @@ class Guest:
             refuse(self._name, seen.pid, seen.lost)
         if seen.pid is not None and seen.record is not None and seen.record.digest == digest(self._declared):
             self._drift = []
-            steps: tuple[Step, ...] = (Step.RESUME,) if self._may_resume and seen.status in RESUMABLE else ()
+            steps: tuple[Step, ...] = ()
+            if self._may_resume and seen.status in RESUMABLE:
+                if self._applied:
+                    raise NotResumed(self._name, str(seen.status))
+                steps = (Step.RESUME,)
             if seen.starting or not self._is_reached(seen.record):
                 self._check()
                 steps += (Step.WAIT,)

@@ -26,7 +26,7 @@ class NotResumed(LifecycleError):
 
     def __init__(self, name: str, status: str) -> None:
         super().__init__(
-            "The guest %s was resumed and stopped again: QEMU calls it %s. Look for what stops it, such as a full or "
+            "The guest %s was let run and stopped again: QEMU calls it %s. Look for what stops it, such as a full or "
             "failing disk of the host, then run the task again." % (name, status),
             status=status,
         )
