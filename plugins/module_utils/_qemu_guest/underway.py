@@ -38,10 +38,13 @@ def claim(name: str, places: Places, deadline: Deadline) -> int:
     settle(name, places, deadline)
     descriptor = os.open(places.qemu_log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        if not try_flock(descriptor):
-            raise Refused("start the guest %s" % name, "it is being started already", "Run the task again")
+        # Who only looks whether it is locked holds it for a moment.
+        poll_until(lambda: try_flock(descriptor), deadline.within(GIVE_UP_S), "the log of %s" % name)
         os.ftruncate(descriptor, 0)
         return descriptor
+    except TimedOut:
+        os.close(descriptor)
+        raise Refused("start the guest %s" % name, "it is being started already", "Run the task again") from None
     except BaseException:
         os.close(descriptor)
         raise
