@@ -70,6 +70,8 @@ def _direction(source: Path, source_format: str, target_format: str) -> list[Fig
     others: dict[str, Callable[[], float]] = {"qemu-img %s" % name: way for name, way in plain.items()}
     if source_format == target_format == "raw":
         others["cp --sparse=always"] = partial(_cp, source)
+        others["the disk's share, reading"] = partial(_read, source)
+        others["the disk's share, writing"] = _write
     times = _in_turns(source, {"module": module.seconds, **others})
     what = "%s → %s" % (source_format, target_format)
     note = "median of %d, fsync included" % ROUNDS
@@ -144,6 +146,26 @@ def _qemu_img(flags: tuple[str, ...], source: Path, source_format: str, target_f
 
 def _cp(source: Path) -> float:
     return _durable(["cp", "--sparse=always", str(source), str(_target())])
+
+
+def _read(source: Path) -> float:
+    """Seconds for the source alone: nobody who copies it can be faster than the slower of this and `_write`."""
+    started = time.perf_counter()
+    with source.open("rb", buffering=0) as file:
+        while file.read(MIB):
+            pass
+    return time.perf_counter() - started
+
+
+def _write() -> float:
+    """Seconds for as much data as the source has, written and flushed."""
+    data = os.urandom(STRIPE_MIB * MIB)
+    started = time.perf_counter()
+    with _target().open("wb", buffering=0) as file:
+        for _stripe in range(VIRTUAL_MIB // STRIPE_MIB // 2):
+            file.write(data)
+        os.fsync(file.fileno())
+    return time.perf_counter() - started
 
 
 def _durable(words: list[str]) -> float:
