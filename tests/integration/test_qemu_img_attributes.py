@@ -20,10 +20,16 @@ def run(name: str, path: Path, check: bool = False, **options: Any) -> Result:
     return run_module(name, {"path": str(path), "timeout": 60, **options}, check=check)
 
 
-@pytest.mark.parametrize("check", [False, True], ids=["", "check mode"])
-@pytest.mark.parametrize(("name", "options"), [("qemu_img", {"size": "1M"}), ("nocloud_seed", {})])
+MODULES = pytest.mark.parametrize(("name", "options"), [("qemu_img", {"size": "1M"}), ("nocloud_seed", {})])
+UNKNOWN = [{"owner": "no-such-name"}, {"group": "no-such-name"}]
+
+
+@MODULES
 @pytest.mark.parametrize(
-    "wrong", [{"owner": "no-such-name"}, {"group": "no-such-name"}, {"mode": "rw"}, {"mode": "0999"}], ids=str
+    ("wrong", "check"),
+    [(wrong, check) for wrong in ({"mode": "rw"}, {"mode": "0999"}) for check in (False, True)]
+    + [(wrong, False) for wrong in UNKNOWN],
+    ids=str,
 )
 def test_a_wrong_one_is_told_before_anything_is_written(
     tmp_path: Path, name: str, options: dict[str, Any], wrong: dict[str, str], check: bool
@@ -33,6 +39,19 @@ def test_a_wrong_one_is_told_before_anything_is_written(
     assert result.json["error"]["kind"] == "bad_input", result.json
     assert result.msg.startswith(next(iter(wrong)) + ": ")
     assert os.listdir(tmp_path) == []
+
+
+@MODULES
+@pytest.mark.parametrize("unknown", UNKNOWN, ids=str)
+def test_in_check_mode_an_earlier_task_may_make_the_user_of_a_file_that_is_not_there(
+    tmp_path: Path, name: str, options: dict[str, Any], unknown: dict[str, str]
+) -> None:
+    path = tmp_path / "disk"
+    result = run(name, path, check=True, **options, **unknown)
+    assert not result.failed, result.msg
+    assert result.changed
+    assert run(name, path, **options).changed
+    assert run(name, path, check=True, **options, **unknown).json["error"]["kind"] == "bad_input"
 
 
 def chattr(change: str, path: Path) -> bool:
@@ -53,7 +72,7 @@ def _path(tmp_path: Path) -> Iterator[Path]:
         chattr("-i", left)
 
 
-@pytest.mark.parametrize(("name", "options"), [("qemu_img", {"size": "1M"}), ("nocloud_seed", {})])
+@MODULES
 def test_an_image_may_be_made_immutable_as_the_last_thing(path: Path, name: str, options: dict[str, Any]) -> None:
     first = run(name, path, **options, attributes="+i")
     assert not first.failed, first.json

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import children, leftovers, qemu_img, until
+from tests.testbed.faults import children, leftovers, open_files, qemu_img, until
 from tests.testbed.modules import finish, run_module, start_module
 from tests.testbed.tool_gate import gate
 
@@ -114,6 +114,31 @@ def test_a_second_task_on_an_existing_image_waits_for_its_turn(
     assert not result.failed, result.json
     assert result.changed == (not same)
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("word", OPERATIONS)
+def test_a_look_of_another_task_hinders_nobody(tmp_path: Path, word: str) -> None:
+    """From before the first observation until the new image takes its place."""
+    disk = tmp_path / "disk.qcow2"
+    raw = tmp_path / "disk.raw"
+    with raw.open("wb") as file:
+        for at in range(0, 32 * MIB, 8192):  # so many parts that the map is longer than a pipe holds
+            os.pwrite(file.fileno(), b"data", at)
+    qemu_img("convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=4k", raw, disk)
+    options = {"path": str(disk), "timeout": 60, **OPERATIONS[word]}
+    if word == "convert":
+        options["source"] = str(seed(tmp_path))
+    else:
+        options["size"] = "64M"
+    with subprocess.Popen(
+        ["qemu-img", "map", "-U", "-f", "qcow2", "--output=json", str(disk)], stdout=subprocess.PIPE
+    ) as look:
+        until(lambda: str(disk) in open_files(look.pid), "the look")
+        result = run_module("qemu_img", options)
+        assert look.poll() is None
+        look.kill()
+    assert not result.failed, result.msg
+    assert result.changed
 
 
 def test_a_second_task_gives_up_when_its_time_is_over_and_says_why(tmp_path: Path) -> None:

@@ -31,7 +31,10 @@ class FileAttributes:
         self._changes: dict[str, Any] = {}
 
     def check(self) -> None:
-        """Raise BadInput for what no file can get here, or not from this user: before any work is done."""
+        """Raise BadInput for what no file can get here, or not from this user: before any work is done.
+
+        In check mode a user or group may be missing where the file is: an earlier task of the play would have made it.
+        """
         params = self._module.params
         if params["state"] == "absent":
             return
@@ -41,10 +44,19 @@ class FileAttributes:
             return
         path = os.path.realpath(params["path"])
         there = os.stat(path) if os.path.exists(path) else None
+        may_come = there is None and self._module.check_mode
         if params["owner"] is not None:
-            _check_owner(_user(params["owner"]), there.st_uid if there else None)
+            owner = _user(params["owner"])
+            if owner is not None:
+                _check_owner(owner, there.st_uid if there else None)
+            elif not may_come:
+                raise _nobody("owner", "user", params["owner"])
         if params["group"] is not None:
-            _check_group(_group(params["group"]), there.st_gid if there else None)
+            group = _group(params["group"])
+            if group is not None:
+                _check_group(group, there.st_gid if there else None)
+            elif not may_come:
+                raise _nobody("group", "group", params["group"])
 
     def dress(self, path: str, mode: int | None) -> None:
         """Give them to a new file, before anybody can see it under its final name: all but those of its file system
@@ -79,6 +91,8 @@ class FileAttributes:
 
 
 def _check_mode(mode: object) -> None:
+    if isinstance(mode, bool):
+        raise BadInput("mode", "%s is no mode" % str(mode).lower(), 'Write one such as "0640"')
     if _is_absolute(mode):
         number = mode if isinstance(mode, int) else int(str(mode), 8)
         if number & ~_PERMISSIONS or number < 0:
@@ -87,22 +101,32 @@ def _check_mode(mode: object) -> None:
         raise BadInput("mode", "%r is neither octal nor symbolic" % mode, 'Write one such as "0640" or u=rw,g=r,o=')
 
 
-def _user(name: str) -> int:
+def _user(name: str) -> int | None:
+    """By name or number; None for a name that nobody has."""
     import pwd
 
     try:
-        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+        return int(name) if _is_number(name) else pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise BadInput("owner", "this host has no user %r" % name, "Create it first, or correct the name") from None
+        return None
 
 
-def _group(name: str) -> int:
+def _group(name: str) -> int | None:
+    """As for a user."""
     import grp
 
     try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+        return int(name) if _is_number(name) else grp.getgrnam(name).gr_gid
     except KeyError:
-        raise BadInput("group", "this host has no group %r" % name, "Create it first, or correct the name") from None
+        return None
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _nobody(option: str, what: str, name: str) -> BadInput:
+    return BadInput(option, "this host has no %s %r" % (what, name), "Create it first, or correct the name")
 
 
 def _check_owner(wanted: int, current: int | None) -> None:

@@ -140,12 +140,12 @@ def _chain(path: str, info: ImageInfo, qemu_img: QemuImg) -> Iterator[str]:
         yield path
         if not os.path.isfile(path):
             return
-        image_format = known_format(info.backing_format) or header_format(path)
-        if image_format is Format.RAW:
-            return
         try:
+            image_format = known_format(info.backing_format) or header_format(path)
+            if image_format is Format.RAW:
+                return
             info = qemu_img.info(Node(path, image_format))
-        except CommandFailed:
+        except (CommandFailed, OSError):
             return
 
 
@@ -176,12 +176,12 @@ def _led_back(chain: Iterator[str], above: str = "") -> str:
 
 
 def _identity(path: str) -> tuple[object, ...]:
-    """What tells one file from another, whatever their names; of one that is not there yet, its name."""
+    """What tells one file from another, whatever their names; of one that can't be seen (yet), its name."""
     if is_protocol(path):
         return (path,)
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError:
         return (os.path.realpath(path),)
     return status.st_dev, status.st_ino
 

@@ -55,10 +55,8 @@ class Images:
             return self._existing(path)
         except TASK_FAULTS:
             raise
-        except LifecycleError as error:
-            return {"path": path, "exists": True, "error": str(error)}
-        except OSError as fault:
-            return {"path": path, "exists": True, "error": "%s can't be read: %s." % (path, describe(fault))}
+        except (LifecycleError, OSError) as error:
+            return {"path": path, "exists": True, "error": _fault(path, error)}
 
     def _existing(self, path: str) -> dict[str, object]:
         if not os.path.isfile(path):
@@ -75,8 +73,8 @@ class Images:
                 entry[name] = found
         except TASK_FAULTS:
             raise
-        except LifecycleError as error:  # what was read before is told all the same
-            entry["error"] = str(error)
+        except (LifecycleError, OSError) as error:  # what was read before is told all the same
+            entry["error"] = _fault(path, error)
         return entry
 
     def _format(self, path: str, record: Record | None) -> Format:
@@ -128,8 +126,8 @@ class Images:
                 info = self._qemu_img.info(Node(path, _backing_format(path, info)))
             except TASK_FAULTS:
                 raise
-            except LifecycleError as error:
-                chain.append({"path": path, "exists": True, "error": str(error)})
+            except (LifecycleError, OSError) as error:
+                chain.append({"path": path, "exists": True, "error": _fault(path, error)})
                 break
             chain.append(describe_image(path, info))
         return chain
@@ -155,6 +153,10 @@ def _refuse_unreadable(path: str, chain: Sequence[Mapping[str, object]]) -> None
                 "both read what is below it, and of %s is to say: %s" % (below["path"], below["error"]),
                 "Leave map and measure out, or mend the chain",
             )
+
+
+def _fault(path: str, error: Exception) -> str:
+    return "%s can't be read: %s." % (path, describe(error)) if isinstance(error, OSError) else str(error)
 
 
 def _holder(holder: Holder) -> dict[str, object]:

@@ -6,7 +6,8 @@
 
 QEMU marks an open image by record locks of its open file description: byte 100 + n for a permission that it uses, 200
 + n for one that it doesn't share (QEMU's block/file-posix.c; n is 0 for consistent reads, 1 for writes, 3 for
-resizes). Such locks have no process id, and some users take none, so the holder is looked up in /proc.
+resizes). Such locks have no process id, and some users take none, so the holder is looked up in /proc. Byte 100 alone
+is a look in passing (`qemu-img info -U`), which minds nobody and which nobody has to mind.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from .._core.capabilities import Capability, has
 from .._core.errors import Refused
 from .found import Holder
 
-FIRST_LOCK, LAST_LOCK = 100, 299
+FIRST_LOCK, LAST_LOCK = 101, 299  # those that mean use
 WRITES = 101
 UNSHARED_WRITE, UNSHARED_RESIZE = 201, 203
 _UNKNOWN = "a process that this user can't see"
 
 
 def holders(path: str) -> tuple[Holder, ...]:
-    """Machines and tools that use the image: whoever writes to it, holds QEMU's locks or is a QEMU.
+    """Machines and tools that use the image: whoever writes to it, holds QEMU's locks or is a machine.
 
-    Mere readers (a backup) aren't counted.
+    Mere readers (a backup, another task's look by qemu-img) aren't counted.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -55,11 +56,12 @@ def newcomers(path: str) -> tuple[Holder, ...]:
     """
     status = os.stat(path)
     found = _processes(status.st_dev, status.st_ino) if has(Capability.PROC) else []
-    return (*_users(found), *_loop_devices(path))
+    # Who serves the old image to others goes on with it: nothing is lost by that.
+    return (*[user for user in _users(found) if user.writes or user.name != "qemu-nbd"], *_loop_devices(path))
 
 
 def _users(found: list[Holder]) -> list[Holder]:
-    return [holder for holder in found if holder.writes or _is_qemu(holder.name)]
+    return [holder for holder in found if holder.writes or _is_machine(holder.name)]
 
 
 def writers(path: str) -> tuple[Holder, ...]:
@@ -79,8 +81,8 @@ def refuse_written(path: str, operation: str) -> None:
         )
 
 
-def _is_qemu(name: str) -> bool:
-    return name.startswith("qemu")
+def _is_machine(name: str) -> bool:
+    return name.startswith("qemu") and name != "qemu-img"
 
 
 def _processes(device: int, inode: int) -> list[Holder]:

@@ -16,13 +16,13 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors impor
 from tests.unit.children import NOBODY, as_nobody
 
 
-def check(path="/nowhere/disk", **params):
+def check(path="/nowhere/disk", check_mode=False, **params):
     given = {"state": "present", "path": path, "owner": None, "group": None, "mode": None, **params}
-    FileAttributes(SimpleNamespace(params=given)).check()
+    FileAttributes(SimpleNamespace(params=given, check_mode=check_mode)).check()
 
 
 GOOD = ["0640", "640", 0o640, "01777", "u=rw,g=r,o=", "u+x", "a-w", "ug=rwX", "=r", "u=g", "go-rwx,u+s", "+t"]
-BAD = ["rw", "u=rw;g=r", "0899", "u:rw", "", "u=rw,", "10000", 0o10000, "wheel"]
+BAD = ["rw", "u=rw;g=r", "0899", "u:rw", "", "u=rw,", "10000", 0o10000, "wheel", True]
 
 
 @pytest.mark.parametrize("mode", GOOD)
@@ -40,6 +40,19 @@ def test_modes_that_there_are_not(mode):
 def test_a_name_that_nobody_has(option, what):
     with pytest.raises(BadInput, match="^%s: this host has no %s 'no-such-name'" % (option, what)):
         check(**{option: "no-such-name"})
+
+
+@pytest.mark.parametrize("option", ["owner", "group"])
+def test_in_check_mode_a_name_that_nobody_has_may_come_before_the_file_does(option, tmp_path):
+    check(check_mode=True, **{option: "no-such-name"})
+    with pytest.raises(BadInput, match="^%s: " % option):
+        check(str(tmp_path), check_mode=True, **{option: "no-such-name"})
+
+
+@pytest.mark.parametrize("option", ["owner", "group"])
+def test_a_digit_of_another_kind_is_no_number(option):
+    with pytest.raises(BadInput, match="^%s: this host has no " % option):
+        check(**{option: "\u00b2"})
 
 
 def test_what_is_to_go_gets_nothing():

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from contextlib import contextmanager
 
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img import usage
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.found import Holder
+from tests.testbed.faults import open_files, until
 from tests.unit.children import NOBODY, as_nobody, running
 
 _OPENS = """
@@ -67,6 +69,43 @@ def test_a_reader_that_takes_qemu_s_locks_is_a_user_that_does_not_write(image):
         (holder,) = usage.holders(image)
         assert (holder.pid, holder.writes) == (process.pid, False)
         assert usage.writers(image) == ()
+
+
+@contextmanager
+def looking(image, *words):
+    """A real qemu-img that reads as long as nobody reads what it writes."""
+    raw = image + ".raw"
+    with open(raw, "wb") as file:
+        for at in range(0, 32 << 20, 8192):
+            os.pwrite(file.fileno(), b"data", at)
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", "-o", "cluster_size=4k", "-f", "raw", raw, image], check=True)
+    process = subprocess.Popen(
+        ["qemu-img", "map", *words, "-f", "qcow2", "--output=json", image], stdout=subprocess.PIPE
+    )
+    try:
+        until(lambda: image in open_files(process.pid), "qemu-img to open the image")
+        yield process
+        assert process.poll() is None, "its answer was too short to hold it"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_look_in_passing_is_no_use(image):
+    with looking(image, "-U"):
+        assert usage.holders(image) == ()
+        assert usage.newcomers(image) == ()
+        with usage.hold(image) as alone:
+            assert alone
+
+
+def test_a_tool_that_wants_nobody_to_write_is_a_user_but_no_reason_not_to_replace_the_image(image):
+    with looking(image) as process:
+        until(lambda: usage.holders(image), "its locks")
+        assert usage.holders(image) == (Holder(process.pid, "qemu-img", False),)
+        with usage.hold(image) as alone:
+            assert not alone
+        assert usage.newcomers(image) == ()
 
 
 def test_one_s_own_descriptors_do_not_count(image):
