@@ -23,7 +23,8 @@ options:
     description:
       - Seconds for the whole task. A monitor that doesn't answer within 2 seconds, or a fifth of this time if that
         is less, counts as hung or busy. A guest that M(vmops.lifecycle.qemu_guest_start) is just starting is waited for
-        until its monitor listens, for half of this time; then it is V(unproven).
+        until its monitor listens, for half of this time, and with several guests for 10 seconds at most; then it is
+        V(unproven).
     type: int
     default: 10
 attributes:

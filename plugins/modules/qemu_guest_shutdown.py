@@ -27,8 +27,8 @@ description:
   - A guest that is already down is no change. What a killed one left behind is cleaned up.
   - A guest that can't be identified fails the task, and keeps no other guest up.
   - A guest that M(vmops.lifecycle.qemu_guest_start) is just starting is waited for until its monitor listens, for half
-    of O(timeout). If it doesn't by then, the guest is V(unproven) rather than V(absent). No start of it begins while
-    it is shut down and cleaned up.
+    of O(timeout), and with several guests for 10 seconds at most. If it doesn't by then, the guest is V(unproven)
+    rather than V(absent). What a start has made anew is never cleaned up.
 extends_documentation_fragment:
   - vmops.lifecycle.qemu_guest
 options:

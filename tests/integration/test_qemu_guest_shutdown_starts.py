@@ -8,22 +8,22 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from ansible_collections.vmops.lifecycle.plugins.module_utils._core.converge import converge
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.converge import Outcome, converge
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import LifecycleError
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import descent
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import descent, observe
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.cleanup import Cleaned
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identity import Identity
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, Policy
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, Policy, Rung
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.shutdown import Shutdown, Wish
 from tests.testbed.boot_guest import EMULATOR, until
 from tests.testbed.held_call import WORKS_HERE, Gate
-from tests.testbed.modules import Result, finish, run_module, start_module
+from tests.testbed.modules import finish, run_module, start_module
 from tests.testbed.start_bench import Bench, running
 
 EMULATOR_PATH = shutil.which(EMULATOR) or EMULATOR
@@ -54,22 +54,47 @@ def held_start(bench: Bench, gate: Gate) -> Any:
     return start
 
 
+def shut_down(guest: Guest) -> Outcome:
+    """What the module does, in this process."""
+    policy = Policy(Rung.KILL, "windows")
+    wish = Wish((guest,), policy, require_graceful=False, cleanup=True, parallel=0, single=True)
+    return converge(Shutdown(wish, Deadline(120)), check_mode=False)
+
+
 OPTIONS = pytest.mark.parametrize("option", ["pidfile", "qmp_socket", "name"])
 
 
 @OPTIONS
-def test_a_start_that_has_shown_nothing_yet_is_waited_for(bench: Bench, gate: Gate, option: str) -> None:
+def test_a_start_that_has_shown_nothing_yet_is_waited_for(
+    bench: Bench, gate: Gate, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = held_start(bench, gate)
-    threading.Timer(1.0, gate.released.set).start()  # not a wait for anything: the moment at which it goes on
-    result = run_module(
-        "qemu_guest_shutdown", {**means(bench, option), "timeout": 120, "max_rung": "kill", "profile": "windows"}
-    )
-    assert not result.failed, result.msg
-    assert result.changed
-    assert result.json["guest"]["state"] == "absent"
-    assert running(bench.folder) == []
+    wait = observe.poll_until
+
+    def go_on(shown: Callable[[], bool], *given: Any) -> None:
+        assert not shown()
+        gate.released.set()
+        wait(shown, *given)
+
+    monkeypatch.setattr(observe, "poll_until", go_on)
+    paths = {name: str(bench.place(file, NAME)) for name, file in (("pidfile", "qemu.pid"), ("qmp_socket", "qmp.sock"))}
+    guest = Guest(**({"name": NAME} if option == "name" else {option: paths[option]}))
+    assert shut_down(guest).changed
+    assert gate.released.is_set(), "nobody waited"
     finish(start)
     assert running(bench.folder) == [], "it is down and stays so"
+
+
+def test_a_start_that_takes_long_keeps_no_other_guest_up(bench: Bench, gate: Gate) -> None:
+    start = held_start(bench, gate)
+    bench.start(name="other")
+    guests = [{"pidfile": str(bench.place("qemu.pid", name))} for name in (NAME, "other")]
+    result = run_module("qemu_guest_shutdown", {"guests": guests, "timeout": 30, "max_rung": "kill"})
+    assert result.failed
+    assert [guest["state"] for guest in result.json["guests"]] == ["unproven", "absent"]
+    assert gate.pid in running(bench.folder)
+    gate.released.set()
+    assert finish(start).changed
 
 
 @OPTIONS
@@ -122,25 +147,43 @@ def test_a_start_that_only_waits_for_the_guest_to_be_ready_is_not_waited_for(ben
     assert running(bench.folder) == []
 
 
-def test_no_start_begins_while_the_guests_files_are_taken_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.start()
-    begun: list[Result] = []
+def test_what_a_start_made_meanwhile_is_not_taken_away(
+    bench: Bench, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.start(name=NAME)
+    record = bench.place("guest.json", NAME)
+    begun: list[Any] = []
+    kept: list[Cleaned] = []
     clean = descent.clean
 
     def clean_late(identity: Identity) -> list[Cleaned]:
-        begun.append(bench.start(timeout=2))
-        return clean(identity)
+        begun.append(held_start(bench, gate))
+        kept.extend(clean(identity))
+        gate.released.set()
+        return kept
 
     monkeypatch.setattr(descent, "clean", clean_late)
-    record = bench.place("guest.json")
-    guest = Guest(str(bench.place("qemu.pid")), str(bench.place("qmp.sock")), cleanup_paths=(str(record),))
-    wish = Wish((guest,), Policy(), require_graceful=False, cleanup=True, parallel=0, single=True)
-    assert converge(Shutdown(wish, Deadline(60)), check_mode=False).changed
-    assert [result.failed for result in begun] == [True]
-    assert "another task that works on the guest g" in begun[0].msg
-    assert running(bench.folder) == []
-    assert not record.exists()
-    assert bench.start().changed
+    with pytest.raises(LifecycleError):  # it runs again
+        shut_down(Guest(str(bench.place("qemu.pid", NAME)), cleanup_paths=(str(record),)))
+    assert [(entry.outcome, entry.reason) for entry in kept if entry.path == str(record)] == [
+        ("kept", "a start of the guest is under way")
+    ]
+    assert finish(begun[0]).changed
+    assert record.exists()
+    assert not run_module("qemu_guest_start", bench.options(name=NAME, emulator=str(gate.wrap(EMULATOR_PATH)))).changed
+
+
+def test_a_lock_that_a_killed_start_left_is_taken_away_as_check_mode_tells(bench: Bench) -> None:
+    lock = bench.runs / ".g.vmops-lock"
+    bench.start()
+    place = {"pidfile": str(bench.place("qemu.pid")), "qmp_socket": str(bench.place("qmp.sock"))}
+    assert run_module("qemu_guest_shutdown", place).changed
+    lock.touch()
+    for check in (True, False):
+        result = run_module("qemu_guest_shutdown", {**place, "cleanup_paths": [str(lock)]}, check=check)
+        assert result.changed
+    assert result.json["guest"]["cleaned"] == [str(lock)]
+    assert not lock.exists()
 
 
 def test_no_lock_is_left_and_none_of_a_shutdown_is_told_to_be_cleaned(bench: Bench) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from .._core.errors import describe
@@ -19,6 +20,7 @@ from .identity import Identity, Mark, mark
 from .in_use import LISTENED, in_use, is_listened
 from .leftovers import IS_LINK
 from .pidfile import number_in
+from .underway import none_begins
 
 
 class Cleaned(NamedTuple):
@@ -38,10 +40,10 @@ def clean(identity: Identity) -> list[Cleaned]:
         (guest.pidfile, _remove_pidfile),
         (guest.qmp_socket, _remove_socket),
         (guest.agent_socket, _remove_socket),
-        *((path, _remove_declared) for path in guest.cleanup_paths),
     ]
     entries = []
-    with held():
+    with held(), none_begins(guest) as lock:
+        tasks += [(path, partial(_remove_declared, lock)) for path in guest.cleanup_paths]
         for path, remove in tasks:
             if path is not None and os.path.lexists(path):
                 entries.append(_attempt(path, remove, identity.marks.get(path)))
@@ -104,14 +106,17 @@ def _unlink(path: str, known: Mark | None) -> str:
     return ""
 
 
-def _remove_declared(path: str, _known: Mark | None) -> str:
+def _remove_declared(lock: str | None, path: str, _known: Mark | None) -> str:
+    """``lock``: see `none_begins`."""
+    if lock is None:
+        return "a start of the guest is under way"
     mode = os.lstat(path).st_mode
     if stat.S_ISDIR(mode):
         os.rmdir(path)  # an empty one only: what else lies there was not declared
         return ""
     if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
         raise PermissionError(errno.EPERM, "it is a device, which is never removed", path)
-    used = in_use(path)
+    used = in_use(path) if path != lock else ""
     if used:
         return used
     os.unlink(path)

@@ -29,6 +29,12 @@ FRESH_S = 1.0
 ANSWER_SHARE = 0.2
 # What a guest may be found as while it is being started.
 _MAY_BE_STARTING = (State.ABSENT, State.STALE, State.UNPROVEN, State.MONITOR_HUNG)
+# A start keeps the other guests of a task waiting no longer than this: QEMU itself needs a second or two for it.
+STARTS_S = 10.0
+UNSHOWN = (
+    "a start of it is under way, or what that began is ending, by %s: there is no locked pidfile or no monitor that "
+    "listens after %.1f s. Run the task again"
+)
 # Each guest's process, monitor and agent stay open, and two locks. What else is open at a time, such as files of /proc,
 # is little.
 DESCRIPTORS_EACH = 5
@@ -52,8 +58,8 @@ def look(
 ) -> list[Sight]:
     """Look at every guest. What an earlier look left open and still serves is used again, all else is closed. A monitor
     that kept that one waiting is only listened to, not waited for again, and neither is a process that was ending.
-    Starts that are under way are waited for, for half of the time that is left, but by a task that has them to itself
-    (``heed_starts``).
+    Starts that are under way are waited for, for half of the time that is left and with several guests for no more than
+    STARTS_S, unless it is a start that looks (``heed_starts``).
 
     Raises BadInput, before anything is sent, where two are one process.
     """
@@ -73,10 +79,10 @@ def _starts(sights: Sequence[Sight]) -> dict[int, Places]:
             from .underway import is_under_way, place_of
 
             places = place_of(sight.identity.guest)
+            if places is not None and is_under_way(places):
+                found[index] = places
         except OSError:  # nothing more can be opened, and what was seen of the guest tells so
             continue
-        if places is not None and is_under_way(places):
-            found[index] = places
     return found
 
 
@@ -86,7 +92,10 @@ def _after_starts(
     """What is seen when these starts have shown their guests. Of one that hasn't, only this is known."""
     from .underway import holders, is_under_way
 
-    patience = deadline.within(deadline.remaining_s() / 2)
+    half_s = deadline.remaining_s() / 2
+    patience = deadline.within(half_s if len(guests) == 1 else min(half_s, STARTS_S))
+    for sight in sights:  # nobody else could talk to these guests while we wait
+        sight.identity.close_channels()
     try:
         poll_until(lambda: not any(map(is_under_way, starts.values())), patience, "starts that are under way")
     except TimedOut:
@@ -95,10 +104,9 @@ def _after_starts(
     for index, places in starts.items():
         sight = sights[index]
         if sight.identity.process is None and is_under_way(places):
-            problem = (
-                "a start of it is under way, and its monitor doesn't listen yet after %.1f s (%s); run the task again"
-            )
-            told = problem % (patience.elapsed_s(), holders(places))
+            told = UNSHOWN % (holders(places), patience.elapsed_s())
+            if sight.seen.problem:
+                told += " (%s)" % sight.seen.problem
             sights[index] = sight._replace(seen=Probe(State.UNPROVEN, told))
     return sights
 

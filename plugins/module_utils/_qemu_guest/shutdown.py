@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -148,25 +148,12 @@ class Shutdown:
     def _alone(self) -> Iterator[None]:
         """Another task on the same guest works on it alone; waiting for it we must not keep its monitor."""
         with ExitStack() as stack:
-            if self._wish.heed_starts:
-                self._shut_starts_out(stack)
             for descriptor, label in _lockable([sight.identity for sight in self._sights], stack):
                 if not try_flock(descriptor):
                     self._close_channels()
                     waiting_for = "another task that works on the guest %s" % label
                     poll_until(partial(try_flock, descriptor), self._deadline, waiting_for)
             yield
-
-    def _shut_starts_out(self, stack: ExitStack) -> None:
-        """No start may meet our clean-up. From now on none is under way, and our own locks are nothing to clean up."""
-        from .underway import none_begins, place_of
-
-        found = [place_of(sight.identity.guest) for sight in self._sights]
-        own = stack.enter_context(none_begins([places for places in found if places is not None], self._deadline))
-        guests = tuple(_without(guest, own) for guest in self._wish.guests)
-        self._wish = self._wish._replace(guests=guests, heed_starts=False)
-        for sight in self._sights:
-            sight.identity.guest = _without(sight.identity.guest, own)
 
     def _close_channels(self) -> None:
         for sight in self._sights:
@@ -198,7 +185,9 @@ class Shutdown:
             guests = [self._wish.guests[index] for index in numbers]
             sights = look(guests, self._deadline, before, heed_starts=self._wish.heed_starts)
         except LifecycleError as error:
-            for run in runs:
+            for run in runs:  # what was open of it may be closed by now
+                run.identity.close()
+                run.identity.process = None
                 run.leave_alone(str(error))
             return
         self._sights = list(self._sights)
@@ -357,10 +346,6 @@ def _message(failures: Sequence[Mapping[str, object]], total: int) -> str:
     return "%d of %d guests are not as asked. %s." % (len(names), total, told)
 
 
-def _without(guest: Guest, paths: Collection[str]) -> Guest:
-    return guest._replace(cleanup_paths=tuple(path for path in guest.cleanup_paths if path not in paths))
-
-
 def _lockable(identities: Sequence[Identity], stack: ExitStack) -> Iterator[tuple[int, str]]:
     """Descriptors on which tasks about the same guest exclude each other, by whatever means each names it, and the
     guests' names.
@@ -378,8 +363,10 @@ def _lockable(identities: Sequence[Identity], stack: ExitStack) -> Iterator[tupl
 
 
 def _lock_path(identity: Identity) -> Iterator[str]:
-    """What only those can open who may act on the guest: its process's environment, or its pidfile."""
+    """What tasks about one guest have in common: its process's environment, which only those can open who may send it
+    signals, and its pidfile.
+    """
     if identity.process is not None and has(Capability.PROC):
         yield "/proc/%d/environ" % identity.process.pid
-    elif identity.guest.pidfile is not None:
+    if identity.guest.pidfile is not None and has(Capability.OFD_LOCKS):  # where flock is no business of QEMU's lock
         yield identity.guest.pidfile

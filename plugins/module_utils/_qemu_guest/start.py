@@ -18,7 +18,7 @@ from .._core.errors import LifecycleError
 from .._core.wait import Deadline, check_timeout
 from .model import state_of
 from .places import check_folder, places
-from .process import open_files, pidfile_owner
+from .process import is_stopped, open_files, pidfile_owner
 from .process import stat as process_stat
 from .record import Definition, Phase, Record, awaited, definition, differing, digest, record_of
 from .status import RESUMABLE, Answer, NotResumed, ask
@@ -102,7 +102,7 @@ class Guest:
 
     def _asked(self, pid: int) -> Answer:
         process = process_stat(pid)
-        if process is not None and process.state in ("T", "t"):
+        if process is not None and is_stopped(process.state):
             return Answer(None, "process %d is stopped, by SIGSTOP or a debugger" % pid)
         return ask(self._places.qmp_socket, self._deadline)
 

@@ -12,13 +12,13 @@ open file, not to a process: it stays as long as any process of that start lives
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .._core.errors import Refused, TimedOut
-from .._core.locks import exclusive, try_flock
+from .._core.locks import is_held, try_flock
 from .._core.wait import Deadline, poll_until
+from .identity import mark, mark_of
 from .model import Guest
 from .places import Places, places_of
 from .process import arguments, opened_by, pidfile_owner
@@ -36,18 +36,24 @@ def claim(name: str, places: Places, deadline: Deadline) -> int:
     Only for a task that has the guest to itself, and for a guest that doesn't run. Raises what settle raises.
     """
     settle(name, places, deadline)
-    descriptor = os.open(places.qemu_log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    held: list[int] = []
     try:
-        # Who only looks whether it is locked holds it for a moment.
-        poll_until(lambda: try_flock(descriptor), deadline.within(GIVE_UP_S), "the log of %s" % name)
-        os.ftruncate(descriptor, 0)
-        return descriptor
+        # Who cleans up after the guest, or only looks, has it for a moment.
+        poll_until(lambda: _hold_log(places, held), Deadline(GIVE_UP_S), "the log of %s" % name)
     except TimedOut:
-        os.close(descriptor)
         raise Refused("start the guest %s" % name, "it is being started already", "Run the task again") from None
-    except BaseException:
-        os.close(descriptor)
-        raise
+    os.ftruncate(held[0], 0)
+    return held[0]
+
+
+def _hold_log(places: Places, held: list[int]) -> bool:
+    """Lock the log, unless somebody has it or takes it away in this moment. ``held`` gets the descriptor."""
+    descriptor = os.open(places.qemu_log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if try_flock(descriptor) and mark(places.qemu_log) == mark_of(os.fstat(descriptor)):
+        held.append(descriptor)
+        return True
+    os.close(descriptor)
+    return False
 
 
 def settle(name: str, places: Places, deadline: Deadline) -> None:
@@ -119,49 +125,28 @@ def place_of(guest: Guest) -> Places | None:
 def is_under_way(places: Places) -> bool:
     """Whether a start is at work and has not come so far that the guest can be talked to. One by a task that lives may
     not have a process yet; one whose task was killed is over as soon as there is a pidfile.
+
+    Raises OSError where nothing more can be opened.
     """
     if _listens(places):
         return False
-    if _is_locked(places.lock):
+    if is_held(places.lock):
         return True
-    return _is_locked(places.qemu_log) and pidfile_owner(places.pidfile) is None
+    return is_held(places.qemu_log) and pidfile_owner(places.pidfile) is None
 
 
 @contextmanager
-def none_begins(found: Iterable[Places], deadline: Deadline) -> Iterator[set[str]]:
-    """No start of these guests begins meanwhile; one that is under way is waited for. Where its guest is there already,
-    and it only waits until that is ready, it is left to see that guest end. The locks that are held for this, and
-    removed in the end.
-
-    Raises TimedOut.
+def none_begins(guest: Guest) -> Iterator[str | None]:
+    """No start of the guest comes to have a process meanwhile, and finds its files taken away. Yields the file whose
+    lock is held for that, None where a start or its QEMU holds it, and nothing ("") where no start ever was.
     """
-    held: set[str] = set()
-    with ExitStack() as stack:
-        for places in sorted(set(found)):
-            waiting_for = "the start of the guest %s, which is under way" % os.path.basename(places.folder)
-            poll_until(partial(_shut_out, places, stack, held), deadline, waiting_for)
-        yield held
-
-
-def _shut_out(places: Places, stack: ExitStack, held: set[str]) -> bool:
+    places = place_of(guest)
+    descriptor = None if places is None else _open_log(places)
+    if places is None or descriptor is None:
+        yield ""
+        return
     try:
-        stack.enter_context(exclusive(places.lock, Deadline(0), places.folder))
-        held.add(places.lock)
-    except TimedOut:
-        return not is_under_way(places)
-    except OSError:
-        pass  # not this user's to lock: nor can it start guests there
-    return True
-
-
-def _is_locked(path: str) -> bool:
-    """Whether a living process holds this file; not where this user may not look."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        return not try_flock(descriptor)
+        yield places.qemu_log if try_flock(descriptor) else None
     finally:
         os.close(descriptor)
 
