@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.testbed.faults import qemu_img
 from tests.testbed.modules import Result, run_module
 
 
@@ -80,7 +81,10 @@ def test_an_image_may_be_made_immutable_as_the_last_thing(path: Path, name: str,
     assert os.listdir(path.parent) == ["disk"]
     again = run(name, path, **options, attributes="+i")
     assert not again.failed, again.json
-    assert not again.json["diff"]["before"].get("leftovers")
+    assert not again.changed
+    assert not run(name, path, check=True, **options, attributes="+i").changed
+    assert run(name, path, **options, attributes="-i").changed
+    assert not run(name, path, **options, attributes="-i").changed
 
 
 @pytest.mark.parametrize("check", [False, True], ids=["", "check mode"])
@@ -90,3 +94,17 @@ def test_an_immutable_image_is_refused_before_any_work(path: Path, check: bool) 
     assert result.json["error"]["kind"] == "refused", result.json
     assert "it is marked as immutable" in result.msg
     assert os.listdir(path.parent) == ["disk"]
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["", "check mode"])
+def test_an_immutable_backing_file_is_refused_before_it_is_copied_for_a_commit(path: Path, check: bool) -> None:
+    base = path.with_name("base")
+    qemu_img("create", "-q", "-f", "qcow2", base, "1M")
+    qemu_img("snapshot", "-c", "one", base)  # so that the commit goes into a copy of it
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", path)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write 0 64k", str(path)], check=True, capture_output=True)
+    assert chattr("+i", base)
+    result = run("qemu_img", path, check, commit=True)
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert "Refused to change %s: it is marked as immutable" % base in result.msg
+    assert sorted(os.listdir(path.parent)) == ["base", "disk"]

@@ -171,17 +171,21 @@ def test_a_machine_that_heeds_no_locks_and_came_meanwhile_keeps_its_image(tmp_pa
     assert leftovers(tmp_path) == []
 
 
-def test_what_came_meanwhile_is_not_replaced_by_a_new_image(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("hidden", ["", "user_xattrs"])
+def test_what_came_meanwhile_is_not_replaced_by_a_new_image_and_gets_no_record(
+    tmp_path: Path, source: Path, hidden: str
+) -> None:
     target = tmp_path / "disk.qcow2"
     held = gate(tmp_path / "gate", "convert", 1)
-    module = start_module("qemu_img", {"path": str(target), "source": str(source)}, env=held.env)
+    env = {**held.env, "VMOPS_HIDE_CAPABILITIES": hidden}
+    module = start_module("qemu_img", {"path": str(target), "source": str(source)}, env=env)
     held.wait()
     target.write_text("another's")
     held.open()
     result = finish(module)
     assert result.json["error"]["kind"] == "refused", result.json
     assert target.read_text() == "another's"
-    assert leftovers(tmp_path) == []
+    assert sorted(os.listdir(tmp_path)) == ["disk.qcow2", "gate", "seeds"]
 
 
 def swapped_and_back(held: Gate, source: Path, back: bool) -> None:

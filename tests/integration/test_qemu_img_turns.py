@@ -23,9 +23,8 @@ LOCK, NEW = ".disk.qcow2.vmops-lock", ".disk.qcow2.vmops-new"
 
 
 def waits(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it sleeps although no child of its own is at work, or has ended."""
-    if process.poll() is not None:
-        return True
+    """Whether it sleeps although no child of its own is at work."""
+    assert process.poll() is None, "it didn't wait"
     return not children(process.pid) and "poll" in Path(f"/proc/{process.pid}/wchan").read_text()
 
 
@@ -150,5 +149,17 @@ def test_a_second_task_gives_up_when_its_time_is_over_and_says_why(tmp_path: Pat
     assert second.failed
     assert second.json["error"]["kind"] == "timed_out"
     assert "another task that works on %s" % disk in second.msg
+    held.open()
+    assert finish(first).changed
+
+
+def test_what_would_be_refused_all_the_same_is_told_when_the_time_is_over(tmp_path: Path) -> None:
+    disk = old_image(tmp_path)
+    held = gate(tmp_path / "gate", "resize", 1)
+    first = start_module("qemu_img", {"path": str(disk), "size": "2M", "timeout": 60}, env=held.env)
+    held.wait()
+    second = run_module("qemu_img", {"path": str(disk), "size": "512K", "timeout": 2})
+    assert second.json["error"]["kind"] == "timed_out", second.msg
+    assert "Refused to shrink" in second.msg
     held.open()
     assert finish(first).changed

@@ -84,7 +84,22 @@ class FileAttributes:
             if isinstance(attributes, dict):
                 diff[side].update(attributes)
         declared = self._declared(os.path.realpath(self._module.params["path"]))  # a link has none of its own
+        self._drop_had(declared)
         return bool(self._module.set_fs_attributes_if_different(declared, False, diff))
+
+    def _drop_had(self, declared: dict[str, Any]) -> None:
+        """Ansible compares added attributes (+i) with all that there are, so on a file system with attributes of its
+        own (ext4's e) each run would be a change; and what is taken away it always takes for one.
+        """
+        change = declared["attributes"] or ""
+        if change[:1] not in ("+", "-"):
+            return
+        found = self._module.get_file_attributes(declared["path"], include_version=False).get("attr_flags")
+        if found is None:
+            return  # nobody can tell: then let Ansible say so
+        named, there = set(change[1:]), set(found)
+        if named <= there if change[0] == "+" else not named & there:
+            declared["attributes"] = None
 
     def _declared(self, path: str) -> dict[str, Any]:
         return dict(self._module.load_file_common_arguments(self._module.params, path=path))

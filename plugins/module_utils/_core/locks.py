@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from .wait import Deadline, poll_until
 
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)); the trailing i pads it.
 _FLOCK = "hhqqii"
+_LOOKS, _LOOK_S = 50, 0.001  # another's look at a lock takes far less
 
 
 class Conflict(NamedTuple):
@@ -87,9 +89,16 @@ def _create_held(lock_path: str) -> list[int]:
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         return []
-    if try_flock(descriptor) and _is_still(lock_path, descriptor):
+    for _look in range(_LOOKS):
+        if try_flock(descriptor):
+            break
+        time.sleep(_LOOK_S)
+    else:
+        os.close(descriptor)  # another was quicker to hold what was seen free
+        return []
+    if _is_still(lock_path, descriptor):
         return [descriptor]
-    os.close(descriptor)  # another was quicker to hold what was seen free
+    os.close(descriptor)  # and has given it back
     return []
 
 
@@ -115,10 +124,10 @@ def _give_name(lock_path: str) -> int | None:
     return descriptor
 
 
-def try_flock(descriptor: int) -> bool:
-    """Hold an open file for this process alone; False while another does."""
+def try_flock(descriptor: int, shared: bool = False) -> bool:
+    """Hold an open file for this process alone, or with others who share it; False while another holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False
@@ -151,7 +160,7 @@ def _is_free(lock_path: str) -> bool | None:
     except OSError:
         return None
     try:
-        free = try_flock(descriptor)
+        free = try_flock(descriptor, shared=True)  # two who only look are none who holds it
         # Freed by its holder in this moment its name is gone as well.
         return free if _is_still(lock_path, descriptor) else None
     except OSError:

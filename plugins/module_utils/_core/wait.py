@@ -87,11 +87,13 @@ def _stdout_is_watchable() -> bool:
     return (mode & 0o170000) in (0o010000, 0o140000)
 
 
-def poll_until(check: Callable[[], bool], deadline: Deadline, waiting_for: str, every_s: float = 0.05) -> None:
-    """Ask ``check`` until it is true, for what the kernel can't announce.
+def poll_until(
+    check: Callable[[], bool], deadline: Deadline, waiting_for: str, every_s: float = 0.05, last_seen: str = ""
+) -> None:
+    """Ask ``check`` until it is true, for what the kernel can't announce. ``last_seen``: see TimedOut.
 
     Raises TimedOut, or Stopped when nobody reads us.
     """
     while not check():
-        deadline.check(waiting_for)
+        deadline.check(waiting_for, last_seen)
         ready((), min(every_s, deadline.remaining_s()))

@@ -358,12 +358,14 @@ class Work:
         if self.seen.exists:
             inherit(self.desired.path, self._new)
         self._dress(self._new, None if self.seen.exists else NEW_IMAGE_MODE & ~_umask())
-        self._remember(self._new, image_format)
         self.bytes_written = os.stat(self._new).st_blocks * STAT_BLOCK_BYTES
-        self._put_in_place(self._new, self.desired.path, self.seen.exists)
+        self._put_in_place(self._new, self.desired.path, self.seen.exists, self._record(image_format))
 
-    def _put_in_place(self, new: str, target: str, exists: bool) -> None:
-        """After a last look: making the new file may have taken hours, and not everybody heeds locks."""
+    def _put_in_place(self, new: str, target: str, exists: bool, record: Record | None) -> None:
+        """After a last look: making the new file may have taken hours, and not everybody heeds locks.
+
+        The record may be a file beside the target: only what comes there itself gets one.
+        """
         os.fsync(self._new_descriptor)
         if not exists and os.path.lexists(target):
             raise Refused(
@@ -372,13 +374,17 @@ class Work:
         found = newcomers(target) if exists else ()
         if found:
             raise _came_into_use("replace", target, found)
+        if record is not None:
+            records.write(new, record, target)
         publish(new, target)
 
     def _remember(self, path: str, image_format: Format) -> None:
         """Write the record of the image."""
+        records.write(path, self._record(image_format), self.desired.path)
+
+    def _record(self, image_format: Format) -> Record:
         shaped = remembered(self.desired, self.seen, self._steps, self._content_seen)
-        record = Record(image_format, self._identity, shaped, self.qemu_img.version())
-        records.write(path, record, self.desired.path)
+        return Record(image_format, self._identity, shaped, self.qemu_img.version())
 
     # Commit: into the backing file or its copy; the overlay is emptied by putting a fresh one in its place, as
     # qemu-img's own emptying has moments in which it is torn.
@@ -433,10 +439,7 @@ class Work:
         self._commit_into(node)
         prove_committed(node, base, overlay, self.desired.verify, self.qemu_img)
         inherit(base, node.path)
-        record = records.read(base)
-        if record is not None:
-            records.write(node.path, record, base)
-        self._put_in_place(node.path, base, True)
+        self._put_in_place(node.path, base, True, records.read(base))
 
     def _empty_overlay(self, stack: ExitStack, info: ImageInfo) -> None:
         node = self._new_file(stack, self._new, Format.QCOW2, info.encrypted)

@@ -25,8 +25,6 @@ RESIZABLE = (Format.RAW, Format.QCOW2)
 READABLE_ENCRYPTION = ("cipher-alg", "cipher-mode", "hash-alg", "ivgen-alg")
 # `qemu-img amend` changes these; the rest of the visible options need a conversion.
 AMENDABLE = ("compat", "lazy_refcounts", "refcount_bits")
-
-
 HEADER_FORMAT = "source_header_format"  # what the record says of a source beside what it was read as
 
 

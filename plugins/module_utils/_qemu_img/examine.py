@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import sys
 from collections.abc import Iterator
 
 from .._core.errors import BadInput, CommandFailed, Refused
 from .found import BackingSeen, CheckResult
-from .header import Header, inspect_path
+from .header import Header, inspect_path, may_wait
 from .model import CHECKED_FORMATS, Desired, Format, ImageInfo, is_protocol, known_format
 from .options import OWN_OPTIONS
 from .parse import MapReader, parse_check
@@ -157,7 +158,7 @@ def _is_strange(name: str) -> bool:
         mode = os.stat(name).st_mode
     except OSError:
         return False
-    return not (stat.S_ISREG(mode) or stat.S_ISBLK(mode))
+    return may_wait(mode)
 
 
 def _led_back(chain: Iterator[str], above: str = "") -> str:
@@ -200,6 +201,8 @@ def refuse_unwritable(path: str, option: str) -> None:
 
 def refuse_immutable(path: str) -> None:
     """Raise Refused for a file that its file system lets nobody change or replace, not even root (chattr)."""
+    if not sys.platform.startswith("linux"):
+        return
     import fcntl
 
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import sys
 from typing import NamedTuple
 
 from .._core.errors import Refused
@@ -99,7 +100,15 @@ def _strangeness(path: str, name: str, image_format: Format | None) -> str:
         mode = os.stat(os.path.join(os.path.dirname(path), name)).st_mode
     except OSError:
         return ""  # whoever opens it says that best
-    return "" if stat.S_ISREG(mode) or stat.S_ISBLK(mode) else "that is no regular file"
+    return "that is no disk" if may_wait(mode) else ""
+
+
+def may_wait(mode: int) -> bool:
+    """Whether who opens a file of this mode may wait for somebody, or disturb a device. Systems other than Linux have
+    disks as character devices.
+    """
+    is_device = stat.S_ISCHR(mode) and sys.platform.startswith("linux")
+    return is_device or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _qcow(descriptor: int, head: bytes) -> Header:

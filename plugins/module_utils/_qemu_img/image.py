@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .._core.capabilities import Capability, missing_protections
 from .._core.converge import Plan
-from .._core.errors import LifecycleError
+from .._core.errors import LifecycleError, TimedOut, ToolMissing, describe
 from .._core.names import beside
 from .._core.wait import Deadline, poll_until
 from .differences import is_at_rest
@@ -74,11 +74,14 @@ class Image:
             try:
                 seen = self._look()
                 self.plan(seen)
-            except (LifecycleError, OSError):
+            except (ToolMissing, TimedOut):  # no other task's doing
+                self._acts = True
+                raise
+            except (LifecycleError, OSError) as error:
                 self._acts = True
                 if not (was_busy or self._is_busy()):
                     raise
-                self._wait_for_others()
+                self._wait_for_others(describe(error))
             else:
                 return seen
 
@@ -95,8 +98,9 @@ class Image:
         below = self._seen.below if self._seen else ""
         return [beside(path, "lock") for path in (self.path, below) if path]
 
-    def _wait_for_others(self) -> None:
-        poll_until(lambda: not self._is_busy(), self._deadline, "another task that works on %s" % self.path)
+    def _wait_for_others(self, refusal: str) -> None:
+        waiting_for = "another task that works on %s" % self.path
+        poll_until(lambda: not self._is_busy(), self._deadline, waiting_for, last_seen=refusal)
 
     def _look(self) -> Seen:
         leftovers = stale(self.path, self._alone, self._took_over)

@@ -202,6 +202,7 @@ class Observer:
         replaced = [self._desired.path] if commits or any(isinstance(step, WHOLE) for step in steps) else []
         if commits:
             refuse_unwritable(seen.below, "backing_file")
+            refuse_immutable(seen.below)
             replaced += [seen.below for step in commits if not step.in_place]
         for path in replaced:
             refuse_foreign(path)

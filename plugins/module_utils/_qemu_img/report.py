@@ -30,7 +30,7 @@ CHAIN_LIMIT = 64  # QEMU itself opens longer chains, but nobody runs a machine o
 
 
 class Images:
-    """The subject of an info task: one entry for each path, in order; a missing or unreadable image is an entry too."""
+    """What an info task looks at: one entry for each path, in order; a missing or unreadable image is an entry too."""
 
     def __init__(self, wanted: Request, deadline: Deadline) -> None:
         self._wanted = wanted

@@ -60,8 +60,8 @@ class OpenSource:
         if identity_of(self._source, os.fstat(self._descriptor)) != (since or self.identity) or self._is_exchanged():
             raise Refused(
                 "use %s" % self._source.shown,
-                "it was written to while it was read, or another took its place",
-                "Wait until whoever writes it has ended, then run the task again",
+                "while it was read it was written to, its name, owner or mode was changed, or another took its place",
+                "Wait until whoever does that has ended, then run the task again",
             )
 
     def _is_exchanged(self) -> bool:

@@ -102,6 +102,43 @@ def test_it_tells_whether_a_killed_holder_s_file_was_taken_over(lock):
         assert took_over
 
 
+def share(lock):
+    """As one who only looks does for a moment."""
+    descriptor = os.open(lock, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def test_one_s_look_does_not_make_a_stale_lock_look_held_to_another(lock):
+    open(lock, "wb").close()
+    looks = share(lock)
+    try:
+        assert locks.is_stale(lock)
+        assert not locks.is_held(lock)
+    finally:
+        os.close(looks)
+
+
+def test_another_s_look_does_not_make_one_s_own_new_file_one_that_was_left(lock, monkeypatch):
+    """Where a file can't be held before it has its name."""
+    monkeypatch.setattr(locks, "_give_name", lambda _path: None)
+    looks = []
+    real = locks.try_flock
+
+    def after_a_look(descriptor, shared=False):
+        if not looks:
+            looks.append(share(lock))
+            held = real(descriptor, shared)
+            os.close(looks[0])
+            return held
+        return real(descriptor, shared)
+
+    monkeypatch.setattr(locks, "try_flock", after_a_look)
+    with locks.exclusive(lock, Deadline(PATIENCE_S), "the lock") as took_over:
+        assert not took_over
+    assert looks
+
+
 def test_a_new_lock_is_held_from_the_moment_in_which_it_is_seen(lock, tmp_path):
     """It gets its name when it is held already: only where files without a name don't exist it is created free."""
     try:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.header import Header, inspect
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.header import Header, inspect, may_wait
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.model import Format
 
 DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED_L2 = (1 << bit for bit in range(5))
@@ -272,3 +272,17 @@ def test_a_hostile_descriptor_is_read_in_no_time(tmp_path):
     """Long runs of what a pattern could try in many ways; unbounded work would not end in this test's lifetime."""
     for filling in (b"RW 1 " + b" " * 900_000, b"RW 1" * 220_000, b"RW " + b"1" * 900_000, b'RW 1 FLAT "' * 80_000):
         assert look(tmp_path, vmdk_text(filling)).format is Format.VMDK
+
+
+@pytest.mark.parametrize(("platform", "waits"), [("linux", True), ("freebsd14", False)])
+def test_disks_are_character_devices_on_other_systems(monkeypatch, platform, waits):
+    monkeypatch.setattr("sys.platform", platform)
+    assert may_wait(os.stat("/dev/null").st_mode) is waits
+
+
+def test_nobody_waits_for_a_file_or_a_directory(tmp_path):
+    (tmp_path / "file").touch()
+    os.mkfifo(str(tmp_path / "fifo"))
+    assert not may_wait((tmp_path / "file").stat().st_mode)
+    assert not may_wait(tmp_path.stat().st_mode)
+    assert may_wait((tmp_path / "fifo").stat().st_mode)
