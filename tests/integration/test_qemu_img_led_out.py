@@ -192,6 +192,7 @@ def test_a_vmdk_with_strange_parts_is_not_opened(tmp_path: Path, listener: Liste
     assert "as a part of it" in result.msg
     (image,) = run_module("qemu_img_info", {"path": [str(path)], "timeout": 20}).json["images"]
     assert "as a part of it" in image["error"]
+    assert len(image["references"]) == 1
     overlay = run(tmp_path / "new.qcow2", backing_file=str(path))
     assert overlay.failed
     assert "as a part of it" in overlay.msg
@@ -206,6 +207,24 @@ def test_below_an_image_it_is_not_opened_either(tmp_path: Path, listener: Listen
     assert result.json["error"]["kind"] == "refused", result.msg
     (image,) = run_module("qemu_img_info", {"path": [str(path)], "timeout": 20}).json["images"]
     assert "as a part of it" in image["backing_chain"][0]["error"]
+
+
+def test_a_vmdk_with_its_parts_in_a_folder_beside_it_is_looked_at(tmp_path: Path) -> None:
+    path = vmdk(tmp_path / "disk.vmdk", "parts/flat.vmdk")
+    part = tmp_path / "parts" / "flat.vmdk"
+    part.parent.mkdir()
+    part.write_bytes(bytes(MIB))
+    (image,) = run_module("qemu_img_info", {"path": [str(path)]}).json["images"]
+    assert image["virtual_size"] == MIB, image
+    assert image["references"] == ["parts/flat.vmdk"]
+
+
+def test_a_vmdk_whose_parts_lie_above_it_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "secret").write_bytes(bytes(MIB))
+    path = vmdk(tmp_path / "images" / "disk.vmdk", "parts/../../secret")
+    (image,) = run_module("qemu_img_info", {"path": [str(path)]}).json["images"]
+    assert "as a part of it" in image["error"]
 
 
 def test_a_vmdk_with_its_parts_beside_it_is_looked_at(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def refuse_strange_parts(path: str, header: Header) -> None:
             raise Refused(
                 "open %s" % path,
                 "its header names %s as a part of it, and %s" % (name, fault),
-                "Whoever made it chose that name. Get the image anew, or remove it with state: absent",
+                "Whoever made it chose that name. Get that image anew, or make one file of it with qemu-img convert "
+                "yourself if you trust its maker",
                 references=list(header.references),
             )
 
@@ -94,7 +95,7 @@ def refuse_strange_parts(path: str, header: Header) -> None:
 def _strangeness(path: str, name: str, image_format: Format | None) -> str:
     if is_protocol(name):
         return "QEMU may take that for a protocol"
-    if image_format is Format.VMDK and "/" in name:
+    if image_format is Format.VMDK and (os.path.isabs(name) or ".." in name.split("/")):
         return "that lies elsewhere"
     try:
         mode = os.stat(os.path.join(os.path.dirname(path), name)).st_mode

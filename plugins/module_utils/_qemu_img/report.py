@@ -56,7 +56,10 @@ class Images:
         except TASK_FAULTS:
             raise
         except (LifecycleError, OSError) as error:
-            return {"path": path, "exists": True, "error": _fault(path, error)}
+            entry: dict[str, object] = {"path": path, "exists": True, "error": _fault(path, error)}
+            if isinstance(error, Refused) and "references" in error.facts:
+                entry["references"] = error.facts["references"]
+            return entry
 
     def _existing(self, path: str) -> dict[str, object]:
         if not os.path.isfile(path):
