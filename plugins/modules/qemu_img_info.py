@@ -176,7 +176,7 @@ images:
       description: Other files that it names (backing file, data file, extents), as it names them.
       type: list
       elements: str
-      returned: when it was read
+      returned: when it was read, and when it wasn't because of one of them
     in_use_by:
       description:
         - Machines and tools that use it. C(pid) is null where the system doesn't tell. Programs that merely read it

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import leftovers, qemu_img
+from tests.testbed.faults import leftovers, qemu_img, same_content
 from tests.testbed.modules import Result, run_module
 
 MIB = 1 << 20
@@ -196,6 +196,24 @@ def test_a_vmdk_with_strange_parts_is_not_opened(tmp_path: Path, listener: Liste
     overlay = run(tmp_path / "new.qcow2", backing_file=str(path))
     assert overlay.failed
     assert "as a part of it" in overlay.msg
+
+
+@pytest.mark.parametrize("image_format", ["vmdk", "qcow2"])
+@EXTENTS
+def test_a_vmdk_with_strange_parts_may_be_made_anew(
+    tmp_path: Path, listener: Listener, name: Any, image_format: str
+) -> None:
+    path = vmdk(tmp_path / "disk", name(listener, tmp_path))
+    source = tmp_path / "seed"
+    source.write_bytes(b"\1" * MIB)
+    options = {"format": image_format, "source": str(source)}
+    assert run(path, **options).json["error"]["kind"] == "refused"
+    result = run(path, **options, force=True, repair="all")
+    assert not result.failed, result.msg
+    assert result.changed
+    assert same_content(source, "raw", path, image_format)
+    assert not run(path, **options).changed
+    assert leftovers(tmp_path) == []
 
 
 @EXTENTS

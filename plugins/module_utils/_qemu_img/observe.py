@@ -75,7 +75,12 @@ class Observer:
     def _existing(self, seen: Seen) -> Seen:
         desired = self._desired
         record = records.read(desired.path)
-        seen = seen._replace(info=self._info(record), record=record)
+        try:
+            seen = seen._replace(info=self._info(record), record=record)
+        except Refused as refusal:
+            if desired.source is None or not desired.force:
+                raise
+            return self._unopened(seen, refusal)
         info = seen.info
         if info is not None and is_locked(desired, info):
             refuse_look(desired, info)
@@ -89,6 +94,14 @@ class Observer:
         if desired.repair is not RepairMode.NONE:
             seen = seen._replace(check=check(self.node(seen), self.qemu_img))
         return seen
+
+    def _unopened(self, seen: Seen, refusal: Refused) -> Seen:
+        """An image that nobody opens, because of the names in it: all that is to be done is to make it anew."""
+        path = self._desired.path
+        used = os.stat(path).st_size
+        info = ImageInfo(header_format(path), 0, used, None, None, False, False, False, {}, (), ())
+        named = refusal.facts.get("references")
+        return seen._replace(info=info, leads_out=", ".join(named) if isinstance(named, list) else "another file")
 
     def _with_commit(self, seen: Seen, info: ImageInfo, backing_file: str) -> Seen:
         """What lies below is the file itself, as for `path`: else a commit would replace a link, and exclude no task
