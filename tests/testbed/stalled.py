@@ -25,6 +25,14 @@ class Stalled:
         target, sock = self._folder / "target.img", self._folder / "nbd.sock"
         target.write_bytes(bytes(1 << 20))
         self._nbd = subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", str(sock), str(target)])
+        try:
+            self._mirror(sock)
+        except BaseException:
+            self.__exit__()
+            raise
+        self._nbd.send_signal(signal.SIGSTOP)
+
+    def _mirror(self, sock: Path) -> None:
         until(sock.exists, "qemu-nbd to listen")
         with nullcontext(self._monitor) if self._monitor is not None else Qmp(self._guest.qmp_socket) as monitor:
             device = monitor.execute("query-block")[0]["device"]
@@ -37,7 +45,6 @@ class Stalled:
                 format="raw",
             )
             until(lambda: monitor.execute("query-block-jobs")[0]["ready"], "the mirror to be ready")
-        self._nbd.send_signal(signal.SIGSTOP)
 
     def __exit__(self, *_error: object) -> None:
         self._nbd.kill()
