@@ -151,7 +151,7 @@ def test_a_path_with_a_zero_byte_is_none():
     for given in ({"pidfile": "/run/a\0b"}, {"pidfile": "/run/a", "cleanup_paths": ["/run/a\0b"]}):
         result = run_module("qemu_guest_info", given)
         assert result.failed
-        assert "zero byte" in result.msg
+        assert "zero byte" in result.msg or "null character" in result.msg  # the newest core says so itself
 
 
 def test_a_mismatch_is_an_answer(boot):

@@ -55,6 +55,7 @@ def run_playbook(playbook: Path, *arguments: str, env: Mapping[str, str] | None 
             "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callbacks"),
             "ANSIBLE_CALLBACKS_ENABLED": "vmops_results",
             "VMOPS_RESULTS_FILE": str(results),
+            "ANSIBLE_INJECT_INVOCATION": "true",  # what each module was given; the older cores always tell
         }
         done = subprocess.run(
             [program, str(playbook), *arguments],
