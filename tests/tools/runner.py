@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -26,9 +26,11 @@ _SHOWN_LINES = 60
 _GRACE_S = 20
 """How long an interrupted stage has for its own clean-up: pytest's fixtures stop their guests in it."""
 
+_LOOK_S = 0.5
+
 AT_ONCE = 3
-"""Stages side by side. Two cores are what the smallest machine of a CI has, and a stage that waits for real machines
-leaves a fourth of one idle; with more, the tests would only wait for each other."""
+"""Stages side by side: one more than the smallest machine of a CI has cores, since a stage that waits for real machines
+leaves its core to others at times; with more, the tests would only wait for each other."""
 
 _ENVIRON = {
     "NO_COLOR": "1",
@@ -101,6 +103,9 @@ def run(stages: Sequence[Stage], at_once: int = AT_ONCE) -> int:
     with ThreadPoolExecutor(max_workers=at_once) as pool:
         try:  # from the first stage on: it may run, and be interrupted, before the next one is handed over
             jobs = [pool.submit(_run_stage, stage, running, width) for stage in stages]
+            # The kernel may hand a signal to any of our threads, and only this one acts on it: when it next wakes.
+            while wait(jobs, timeout=_LOOK_S).not_done:
+                pass
             outcomes = [job.result() for job in jobs]
         except KeyboardInterrupt:
             for number in _INTERRUPTS:

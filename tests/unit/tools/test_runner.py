@@ -147,6 +147,24 @@ raise SystemExit(runner.run([Stage("a", "a", [first, second]), Stage("b", "b", [
     _assert_gone(child)
 
 
+def test_an_interrupt_that_comes_to_another_thread_is_heeded(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    script = f"""
+import pathlib, signal, threading
+from tests.tools import runner
+from tests.tools.runner import Command, Stage
+runner.LOGS = pathlib.Path({str(tmp_path)!r})
+def interrupt():
+    pathlib.Path({str(pipe)!r}).read_text()
+    threading.Event().wait(1)  # until the other thread has come to rest
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+raise SystemExit(runner.run([Stage("a", "a", [Command(["sh", "-c", "echo > {pipe}; exec sleep 100"])])]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False).returncode == 130
+
+
 def _assert_gone(pid: int) -> None:
     """A killed process may still have to be reaped by init."""
     deadline = time.monotonic() + 10
