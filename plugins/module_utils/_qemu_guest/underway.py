@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from .._core.errors import Refused, TimedOut
 from .._core.locks import is_held, try_flock
@@ -49,11 +49,13 @@ def claim(name: str, places: Places, deadline: Deadline) -> int:
 def _hold_log(places: Places, held: list[int]) -> bool:
     """Lock the log, unless somebody has it or takes it away in this moment. ``held`` gets the descriptor."""
     descriptor = os.open(places.qemu_log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    if try_flock(descriptor) and mark(places.qemu_log) == mark_of(os.fstat(descriptor)):
-        held.append(descriptor)
-        return True
-    os.close(descriptor)
-    return False
+    try:
+        if try_flock(descriptor) and mark(places.qemu_log) == mark_of(os.fstat(descriptor)):
+            held.append(descriptor)
+        return bool(held)
+    finally:
+        if not held:
+            os.close(descriptor)
 
 
 def settle(name: str, places: Places, deadline: Deadline) -> None:
@@ -138,17 +140,23 @@ def is_under_way(places: Places) -> bool:
 @contextmanager
 def none_begins(guest: Guest) -> Iterator[str | None]:
     """No start of the guest comes to have a process meanwhile, and finds its files taken away. Yields the file whose
-    lock is held for that, None where a start or its QEMU holds it, and nothing ("") where no start ever was.
+    lock is held for that, None where a start or its QEMU holds it, and nothing ("") where there is none that this user
+    could lock.
     """
+    with ExitStack() as stack:
+        yield _lock_log(guest, stack)
+
+
+def _lock_log(guest: Guest, stack: ExitStack) -> str | None:
     places = place_of(guest)
-    descriptor = None if places is None else _open_log(places)
-    if places is None or descriptor is None:
-        yield ""
-        return
     try:
-        yield places.qemu_log if try_flock(descriptor) else None
-    finally:
-        os.close(descriptor)
+        descriptor = None if places is None else _open_log(places)
+        if places is None or descriptor is None:
+            return ""
+        stack.callback(os.close, descriptor)
+        return places.qemu_log if try_flock(descriptor) else None
+    except OSError:  # another user's, or on a file system without locks
+        return ""
 
 
 def _open_log(places: Places) -> int | None:

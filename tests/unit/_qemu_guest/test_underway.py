@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import Refused
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import underway
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.places import Places, places
 
 
@@ -49,3 +50,23 @@ def test_another_start_does(here: Places, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(underway, "GIVE_UP_S", 0.1)
     with _locked(here, monkeypatch), pytest.raises(Refused, match="it is being started already"):
         underway.claim("web1", here, Deadline(60))
+
+
+def test_who_cleans_up_locks_the_log_of_a_start(here: Places) -> None:
+    guest = Guest(pidfile=here.pidfile)
+    with underway.none_begins(guest) as lock:
+        assert lock == ""
+    with open(here.qemu_log, "wb") as other:
+        with underway.none_begins(guest) as lock:
+            assert lock == here.qemu_log
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with underway.none_begins(guest) as lock:
+            assert lock is None
+
+
+def test_a_log_that_cannot_be_opened_stops_no_clean_up(here: Places) -> None:
+    os.symlink("elsewhere", here.qemu_log)
+    with underway.none_begins(Guest(pidfile=here.pidfile)) as lock:
+        assert lock == ""
