@@ -358,8 +358,8 @@ class Work:
         if self.seen.exists:
             inherit(self.desired.path, self._new)
         self._dress(self._new, None if self.seen.exists else NEW_IMAGE_MODE & ~_umask())
-        self.bytes_written = os.stat(self._new).st_blocks * STAT_BLOCK_BYTES
         self._put_in_place(self._new, self.desired.path, self.seen.exists, self._record(image_format))
+        self.bytes_written = os.fstat(self._new_descriptor).st_blocks * STAT_BLOCK_BYTES
 
     def _put_in_place(self, new: str, target: str, exists: bool, record: Record | None) -> None:
         """After a last look: making the new file may have taken hours, and not everybody heeds locks.
@@ -376,6 +376,7 @@ class Work:
             raise _came_into_use("replace", target, found)
         if record is not None:
             records.write(new, record, target)
+            os.fsync(self._new_descriptor)
         publish(new, target)
 
     def _remember(self, path: str, image_format: Format) -> None:
