@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,26 +142,29 @@ def test_a_look_of_another_task_hinders_nobody(tmp_path: Path, word: str) -> Non
     assert result.changed
 
 
-def test_a_second_task_gives_up_when_its_time_is_over_and_says_why(tmp_path: Path) -> None:
-    disk = old_image(tmp_path)
+@contextmanager
+def resizing(tmp_path: Path, disk: Path) -> Iterator[None]:
+    """Meanwhile a task that resizes the disk is held, and ends well afterwards."""
     held = gate(tmp_path / "gate", "resize", 1)
     first = start_module("qemu_img", {"path": str(disk), "size": "2M", "timeout": 60}, env=held.env)
     held.wait()
-    second = run_module("qemu_img", {"path": str(disk), "size": "3M", "timeout": 2})
+    yield
+    held.open()
+    assert finish(first).changed
+
+
+def test_a_second_task_gives_up_when_its_time_is_over_and_says_why(tmp_path: Path) -> None:
+    disk = old_image(tmp_path)
+    with resizing(tmp_path, disk):
+        second = run_module("qemu_img", {"path": str(disk), "size": "3M", "timeout": 2})
     assert second.failed
     assert second.json["error"]["kind"] == "timed_out"
     assert "another task that works on %s" % disk in second.msg
-    held.open()
-    assert finish(first).changed
 
 
 def test_what_would_be_refused_all_the_same_is_told_when_the_time_is_over(tmp_path: Path) -> None:
     disk = old_image(tmp_path)
-    held = gate(tmp_path / "gate", "resize", 1)
-    first = start_module("qemu_img", {"path": str(disk), "size": "2M", "timeout": 60}, env=held.env)
-    held.wait()
-    second = run_module("qemu_img", {"path": str(disk), "size": "512K", "timeout": 2})
+    with resizing(tmp_path, disk):
+        second = run_module("qemu_img", {"path": str(disk), "size": "512K", "timeout": 2})
     assert second.json["error"]["kind"] == "timed_out", second.msg
     assert "Refused to shrink" in second.msg
-    held.open()
-    assert finish(first).changed
