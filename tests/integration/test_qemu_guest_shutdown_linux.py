@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.testbed import linux_guest
-from tests.testbed.boot_guest import EMULATOR, BootGuest, until
+from tests.testbed.boot_guest import BOOT_S, EMULATOR, BootGuest, until
 from tests.testbed.modules import run_module
 
 
@@ -27,7 +27,7 @@ class LinuxGuest(BootGuest):
         self.pidfile, self.qmp_socket = folder / "qemu.pid", folder / "qmp.sock"
         self.agent_socket, self.serial = folder / "agent.sock", folder / "serial.log"
         self.serial.write_bytes(b"")
-        subprocess.run([*self.argv(), "-daemonize"], check=True, stdin=subprocess.DEVNULL, timeout=60)
+        subprocess.run([*self.argv(), "-daemonize"], check=True, stdin=subprocess.DEVNULL, timeout=BOOT_S)
         self._adopt()
         self.wait_for("GUEST-READY")
 
@@ -60,7 +60,7 @@ def boot(tmp_path: Path) -> Iterator[Callable[..., LinuxGuest]]:
 
 
 def shutdown(guest: LinuxGuest, **options: Any) -> dict[str, Any]:
-    result = run_module("qemu_guest_shutdown", {"timeout": 60, **guest.options, **options}, timeout_s=90)
+    result = run_module("qemu_guest_shutdown", {"timeout": 60, **guest.options, **options})
     assert result.changed, result.json
     assert not guest.alive()
     record: dict[str, Any] = result.json["guest"]
@@ -90,5 +90,5 @@ def test_without_an_agent_the_power_button_is_heard(boot):
 
 def test_a_deaf_one_is_told_to_quit(boot):
     guest = boot("noqga noacpid")
-    record = shutdown(guest, timeout=6)
+    record = shutdown(guest, timeout=12)
     assert (record["method"], record["graceful"]) == ("quit", False)

@@ -16,12 +16,12 @@ import pytest
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.converge import Outcome, converge
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import LifecycleError
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import Deadline
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import descent, observe
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import cleanup, observe
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.cleanup import Cleaned
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identity import Identity
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest, Policy, Rung
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.shutdown import Shutdown, Wish
-from tests.testbed.boot_guest import EMULATOR, until
+from tests.testbed.boot_guest import BOOT_S, EMULATOR, until
 from tests.testbed.held_call import WORKS_HERE, Gate
 from tests.testbed.modules import finish, run_module, start_module
 from tests.testbed.start_bench import Bench, running
@@ -50,7 +50,7 @@ def means(bench: Bench, option: str) -> dict[str, Any]:
 def held_start(bench: Bench, gate: Gate) -> Any:
     """A start that has come so far."""
     start = start_module("qemu_guest_start", bench.options(name=NAME, emulator=str(gate.wrap(EMULATOR_PATH))))
-    assert gate.reached.wait(60), "QEMU never came there"
+    assert gate.reached.wait(BOOT_S), "QEMU never came there"
     return start
 
 
@@ -58,7 +58,7 @@ def shut_down(guest: Guest) -> Outcome:
     """What the module does, in this process."""
     policy = Policy(Rung.KILL, "windows")
     wish = Wish((guest,), policy, require_graceful=False, cleanup=True, parallel=0, single=True)
-    return converge(Shutdown(wish, Deadline(120)), check_mode=False)
+    return converge(Shutdown(wish, Deadline(300)), check_mode=False)
 
 
 OPTIONS = pytest.mark.parametrize("option", ["pidfile", "qmp_socket", "name"])
@@ -89,7 +89,7 @@ def test_a_start_that_takes_long_keeps_no_other_guest_up(bench: Bench, gate: Gat
     start = held_start(bench, gate)
     bench.start(name="other")
     guests = [{"pidfile": str(bench.place("qemu.pid", name))} for name in (NAME, "other")]
-    result = run_module("qemu_guest_shutdown", {"guests": guests, "timeout": 30, "max_rung": "kill"})
+    result = run_module("qemu_guest_shutdown", {"guests": guests, "timeout": 50, "max_rung": "kill"})
     assert result.failed
     assert [guest["state"] for guest in result.json["guests"]] == ["unproven", "absent"]
     assert gate.pid in running(bench.folder)
@@ -126,7 +126,7 @@ def test_one_whose_task_was_killed_is_heeded_too(bench: Bench, gate: Gate, optio
     os.killpg(start.pid, signal.SIGKILL)
     finish(start)
     until(lambda: running(bench.folder) == [gate.pid], "QEMU's first process to die with the module")
-    options = {**means(bench, option), "max_rung": "kill", "timeout": 4}
+    options = {**means(bench, option), "max_rung": "kill", "timeout": 8}
     result = run_module("qemu_guest_shutdown", options)
     if option == "name":  # by its command line the process is known, so it can be ended
         assert not result.failed, result.msg
@@ -154,7 +154,7 @@ def test_what_a_start_made_meanwhile_is_not_taken_away(
     record = bench.place("guest.json", NAME)
     begun: list[Any] = []
     kept: list[Cleaned] = []
-    clean = descent.clean
+    clean = cleanup.clean
 
     def clean_late(identity: Identity) -> list[Cleaned]:
         begun.append(held_start(bench, gate))
@@ -162,7 +162,7 @@ def test_what_a_start_made_meanwhile_is_not_taken_away(
         gate.released.set()
         return kept
 
-    monkeypatch.setattr(descent, "clean", clean_late)
+    monkeypatch.setattr(cleanup, "clean", clean_late)
     with pytest.raises(LifecycleError):  # it runs again
         shut_down(Guest(str(bench.place("qemu.pid", NAME)), cleanup_paths=(str(record),)))
     assert [(entry.outcome, entry.reason) for entry in kept if entry.path == str(record)] == [

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.locks import try_flock
-from tests.testbed.boot_guest import EMULATOR, until
+from tests.testbed.boot_guest import BOOT_S, EMULATOR, until
 from tests.testbed.held_call import WORKS_HERE, Gate
 from tests.testbed.modules import finish, run_module, start_module
-from tests.testbed.start_bench import Bench, ask, running, wait_for_console
+from tests.testbed.start_bench import Bench, ask, held_by, running, wait_for_the_wait
 
 EMULATOR_PATH = shutil.which(EMULATOR) or EMULATOR
 
@@ -31,7 +31,7 @@ def test_a_module_ended_while_it_waits_leaves_a_guest_that_the_next_run_adopts(
     bench: Bench, number: signal.Signals
 ) -> None:
     process = start_module("qemu_guest_start", bench.options(ready_text="never", timeout=100))
-    pid = wait_for_console(bench)
+    pid = wait_for_the_wait(bench, process)
     os.killpg(process.pid, number)
     ended = finish(process)
     assert running(bench.folder) == [pid]
@@ -46,10 +46,9 @@ def test_a_module_ended_while_it_waits_leaves_a_guest_that_the_next_run_adopts(
 
 def test_a_guest_that_was_adopted_and_is_shut_down_meanwhile_stays_down(bench: Bench) -> None:
     """It is none that gave up because its start was killed, which alone is started anew."""
-    assert bench.start(ready_text="never", timeout=2).failed
-    pid = bench.pid()
+    pid = bench.start_unready()
     process = start_module("qemu_guest_start", bench.options(ready_text="never", timeout=100))
-    until(lambda: f"pidfd of {pid}" in held_by(process.pid), "the next run to hold that process")
+    until(lambda: pid in held_by(process.pid), "the next run to hold that process")
     down = run_module("qemu_guest_shutdown", {"pidfile": str(bench.place("qemu.pid")), "max_rung": "terminate"})
     assert down.changed, down.msg
     result = finish(process)
@@ -94,12 +93,12 @@ def test_a_guest_that_ends_as_soon_as_it_is_up_is_told_with_qemus_words(bench: B
     """The task is held where it writes down that the guest is ready, and the guest ends."""
     if not WORKS_HERE:
         pytest.skip("a process is held at a system call by a filter for x86_64 Linux")
-    assert bench.start(ready_text="never", timeout=2).failed
+    bench.start_unready()
     gate = Gate(bench.folder, ".guest.json.vmops-new")
     given = bench.options(ready="none", ready_text=None)
     process = start_module("qemu_guest_start", given, python=str(gate.wrap(sys.executable)))
     try:
-        assert gate.reached.wait(60), "the task never came there"
+        assert gate.reached.wait(BOOT_S), "the task never came there"
         os.kill(bench.pid(), signal.SIGTERM)
         until(lambda: not running(bench.folder), "the guest to end")
         gate.released.set()
@@ -131,7 +130,7 @@ def cut_off(bench: Bench, gate: Gate) -> dict[str, Any]:
     """Kill a start at that moment; the options that it had."""
     options = bench.options(emulator=str(gate.wrap(EMULATOR_PATH)))
     process = start_module("qemu_guest_start", options)
-    assert gate.reached.wait(60), "QEMU never came there"
+    assert gate.reached.wait(BOOT_S), "QEMU never came there"
     os.killpg(process.pid, signal.SIGKILL)
     finish(process)
     until(lambda: running(bench.folder) == [gate.pid], "QEMU's first process to die with the module")
@@ -150,7 +149,7 @@ def test_a_daemon_without_a_pidfile_is_waited_for(bench: Bench, gate: Gate) -> N
     assert not result.failed, result.msg
     assert running(bench.folder) == [bench.pid()]
     assert not run_module("qemu_guest_start", options).changed
-    assert ask(bench.place("qmp.sock"), "query-status")["return"]["status"] == "running"
+    assert ask(bench.place("qmp.sock"), "query-status")["status"] == "running"
 
 
 @pytest.mark.parametrize("gate", ["console.log"], indirect=True)
@@ -159,7 +158,7 @@ def test_a_daemon_that_gives_up_because_its_start_was_killed_is_started_anew(ben
     options = cut_off(bench, gate)
     assert bench.pid() == gate.pid
     process = start_module("qemu_guest_start", options)
-    until(lambda: f"pidfd of {gate.pid}" in held_by(process.pid), "the next run to hold that process")
+    until(lambda: gate.pid in held_by(process.pid), "the next run to hold that process")
     gate.released.set()
     result = finish(process)
     assert result.changed, result.msg
@@ -173,7 +172,7 @@ def test_a_daemon_that_hangs_without_a_pidfile_is_named_and_no_second_one_starte
     bench: Bench, gate: Gate, hidden: dict[str, str]
 ) -> None:
     options = cut_off(bench, gate)
-    result = run_module("qemu_guest_start", {**options, "timeout": 2}, env=hidden)
+    result = run_module("qemu_guest_start", {**options, "timeout": 4}, env=hidden)
     assert result.failed
     assert "is still under way" in result.msg
     assert (f"process {gate.pid} (/usr/bin/qemu-system" in result.msg) is not bool(hidden)
@@ -204,13 +203,4 @@ def opened(pid: int) -> list[str]:
     for entry in Path(f"/proc/{pid}/fd").glob("*"):
         with suppress(OSError):  # it was closed meanwhile
             found.append(os.readlink(entry))
-    return found
-
-
-def held_by(pid: int) -> list[str]:
-    """The processes that a process holds by descriptors."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fdinfo").glob("*"):
-        with suppress(OSError):
-            found += [f"pidfd of {line.split()[1]}" for line in entry.read_text().splitlines() if line[:4] == "Pid:"]
     return found

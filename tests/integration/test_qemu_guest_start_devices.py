@@ -28,7 +28,7 @@ def disks(bench: Bench, interfaces: Sequence[str], **changes: Any) -> list[dict[
 
 def attached(bench: Bench) -> Mapping[str, bool]:
     """The files in the guest's devices, and whether each is read-only."""
-    blocks = ask(bench.place("qmp.sock"), "query-block")["return"]
+    blocks = ask(bench.place("qmp.sock"), "query-block")
     return {block["inserted"]["file"]: block["inserted"]["ro"] for block in blocks if "inserted" in block}
 
 
@@ -76,7 +76,7 @@ def test_cards_of_every_model(bench: Bench) -> None:
     models = ("virtio", "e1000", "e1000e", "rtl8139")
     result = bench.start(machine="q35", networks=[{"model": model} for model in models])
     assert not result.failed, result.msg
-    slots = ask(bench.place("qmp.sock"), "query-pci")["return"][0]["devices"]
+    slots = ask(bench.place("qmp.sock"), "query-pci")[0]["devices"]
     assert sum(device["class_info"]["class"] == ETHERNET for device in slots) == len(models)
 
 

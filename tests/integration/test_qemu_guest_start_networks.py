@@ -16,7 +16,7 @@ from tests.testbed.host_network import BRIDGE, GUEST, TAP, can_be_made, host_net
 from tests.testbed.modules import run_module
 from tests.testbed.start_bench import Bench
 
-GREETING = f"import socket; print(socket.create_connection(('{GUEST}', 22), 10).recv(100).decode())"
+GREETING = f"import socket; print(socket.create_connection(('{GUEST}', 22), 60).recv(100).decode())"
 
 
 @pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this kernel gives no taps: there is no /dev/net/tun")
@@ -41,7 +41,7 @@ def test_the_guest_is_reached_from_the_host(bench: Bench, script: str, network: 
         ready="port",
         ready_host=GUEST,
         ready_port=22,
-        timeout=120,
+        timeout=300,
     )
     options.pop("ready_text")
     with host_network(bench.folder, script) as host:

@@ -13,16 +13,19 @@ import os
 import re
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.testbed.faults import until
 from tests.testbed.images import FORMATS, MIB, differ, faults, holds, info, make, qemu_img, qemu_io
 from tests.testbed.module_main import ROOT
-from tests.testbed.modules import Result, run_module
+from tests.testbed.modules import Result, finish, run_module, start_module
 from tests.testbed.playbooks import run_tasks
+from tests.testbed.tool_gate import gate
 
 SECRET = "correct horse, 'battery' staple"
 QUICK_LUKS = {"secret": SECRET, "options": {"iter-time": 10}}
@@ -104,6 +107,7 @@ def source(tmp_path: Path) -> Path:
 # the matrix, through Ansible itself
 
 
+@pytest.mark.every_core
 def test_create_change_and_delete_in_plays(tmp_path, path):
     """Each declaration four times in one play: in check mode, for real, again, and again in check mode."""
     states = {
@@ -392,6 +396,29 @@ def test_force_also_makes_anew_what_was_made_otherwise(path, source):
     plain = img(path, source=str(source))
     compressed = changes(path, source=str(source), compress=True, force=True)
     assert compressed.json["bytes"] < plain.json["bytes"]
+
+
+@pytest.mark.parametrize("word", ["convert", "check"])
+def test_the_throughput_is_that_of_all_the_work_on_the_image(tmp_path: Path, word: str) -> None:
+    source, target = tmp_path / "seed.raw", tmp_path / "disk.qcow2"
+    source.write_bytes(os.urandom(8 * MIB))
+    held_s = 0.5  # far more than the rest takes on an idle machine
+    held = gate(tmp_path / "gate", word, 1)
+    began = time.monotonic()
+    module = start_module("qemu_img", {"path": str(target), "source": str(source)}, env=held.env)
+    held.wait()
+    came = time.monotonic()
+    until(lambda: time.monotonic() > came + held_s, "the time to pass")
+    held.open()
+    result = finish(module)
+    whole_s = time.monotonic() - began
+    assert not result.failed, result.json
+    assert result.json["bytes"] == target.stat().st_blocks * 512 >= 8 * MIB
+    megabytes, told = result.json["bytes"] / 1e6, result.json["throughput_mb_s"]
+    half_a_digit = 0.05
+    assert megabytes / whole_s - half_a_digit <= told <= megabytes / held_s + half_a_digit
+    again = img(target, source=str(source))
+    assert (again.json["bytes"], again.json["throughput_mb_s"]) == (0, 0.0)
 
 
 def test_without_force_an_equal_image_is_adopted_as_it_is(path, source):
@@ -758,6 +785,7 @@ OF_ANSIBLE = {"changed", "diff", "invocation", "warnings", "deprecations", "fail
 OF_FAILURES = {"error", "secondary_errors"}
 
 
+@pytest.mark.every_core
 def test_documented(path, source):
     documented = documentation("qemu_img", "RETURN")
     result = img(path, source=str(source)).json
@@ -772,6 +800,7 @@ def test_documented(path, source):
     assert set(gone) == always
 
 
+@pytest.mark.every_core
 def test_the_examples_run(tmp_path, source):
     """In one play, with the machine's paths moved into the test's folder and a source that the test has."""
     text = json.dumps(documentation("qemu_img", "EXAMPLES"))

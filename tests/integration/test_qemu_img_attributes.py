@@ -87,6 +87,45 @@ def test_an_image_may_be_made_immutable_as_the_last_thing(path: Path, name: str,
     assert not run(name, path, **options, attributes="-i").changed
 
 
+@MODULES
+def test_attributes_may_be_declared_in_any_order(path: Path, name: str, options: dict[str, Any]) -> None:
+    assert run(name, path, **options, attributes="+Ad").changed
+    shown = subprocess.run(["lsattr", str(path)], capture_output=True, check=True, text=True).stdout.split()[0]
+    letters = shown.replace("-", "")
+    assert {"A", "d"} <= set(letters)
+    for check in (True, False):
+        for declared in (letters, letters[::-1], "=" + letters[::-1]):
+            again = run(name, path, check, **options, attributes=declared)
+            assert not again.failed, again.json
+            assert not again.changed, declared
+    fewer = letters.replace("A", "")[::-1]
+    assert run(name, path, **options, attributes=fewer).changed
+    assert not run(name, path, **options, attributes=fewer).changed
+
+
+SELINUX = {"seuser": "system_u", "serole": "object_r", "setype": "svirt_image_t", "selevel": "s0"}
+
+
+@MODULES
+@pytest.mark.skipif(Path("/sys/fs/selinux/enforce").exists(), reason="this host has SELinux")
+def test_on_a_host_without_selinux_a_context_is_no_difference(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    """As for Ansible's own modules of files: one play is for hosts of both kinds."""
+    path = tmp_path / "disk"
+    assert run(name, path, **options, **SELINUX).changed
+    before = path.stat()
+    for check in (True, False):
+        again = run(name, path, check, **options, **SELINUX)
+        assert not again.failed, again.json
+        assert not again.changed
+        assert "warnings" not in again.json
+    assert path.stat() == before
+    unlike = run(name, path, **options, **SELINUX, setyp="svirt_image_t")
+    assert unlike.failed
+    assert "setyp" in unlike.msg
+
+
 @pytest.mark.parametrize("check", [False, True], ids=["", "check mode"])
 def test_an_immutable_image_is_refused_before_any_work(path: Path, check: bool) -> None:
     assert run("qemu_img", path, size="1M", attributes="+i").changed

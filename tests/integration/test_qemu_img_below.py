@@ -21,7 +21,7 @@ from tests.testbed.modules import Result, run_module
 
 
 def run(path: Path, check: bool = False, **options: Any) -> Result:
-    return run_module("qemu_img", {"path": str(path), "timeout": 5, **options}, check=check)
+    return run_module("qemu_img", {"path": str(path), "timeout": 60, **options}, check=check)
 
 
 def over(path: Path, backing: str, *commands: str) -> Path:
@@ -64,7 +64,7 @@ def test_a_commit_through_a_link_waits_for_a_task_on_the_file_itself(tmp_path: P
     overlay = over(tmp_path / "disk.qcow2", "base.qcow2", "write -P 0x77 512k 1M")
     with (library.parent / ".r.qcow2.vmops-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        result = run(overlay, commit=True, timeout=1)
+        result = run(overlay, commit=True, timeout=10)
     assert result.json["error"]["kind"] == "timed_out", result.json
     assert f"another task that works on {library}" in result.msg
 

@@ -257,7 +257,7 @@ def test_an_input_that_is_no_regular_file(tmp_path: Path, kind: Callable[[Path],
     odd, images = tmp_path / "odd", tmp_path / "images"
     images.mkdir()
     kind(odd)
-    result = run(images / "disk.qcow2", **{option: str(odd)}, timeout=20)
+    result = run(images / "disk.qcow2", **{option: str(odd)}, timeout=60)
     refused(result, "bad_input", "no regular file", str(odd))
     assert os.listdir(images) == []
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import children, digest, info, leftovers, qemu_img, same_content, until, words
+from tests.testbed.faults import WAIT_S, child_that, digest, info, leftovers, qemu_img, same_content, until, words
 from tests.testbed.modules import Result, finish, run_module, start_module
+from tests.testbed.tool_gate import gate
 
 MIB = 1 << 20
 MACHINE = ["qemu-system-x86_64", "-S", "-machine", "pc,accel=tcg", "-m", "16", "-display", "none", "-nodefaults"]
@@ -237,16 +238,19 @@ def test_a_machine_that_starts_during_the_work_is_kept_out(tmp_path: Path, disk:
             file.write(os.urandom(MIB))
     module = start_module("qemu_img", {"path": str(disk), "source": str(big), "force": True, "compress": True})
     new = disk.parent / ".disk.qcow2.vmops-new"
+    child = child_that(module.pid, "convert")
     until(lambda: new.exists() and new.stat().st_size > MIB, "the new image to grow")
+    child.stop()
     late = subprocess.run(
         [*MACHINE, "-drive", f"file={disk},format=qcow2,if=ide"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=WAIT_S,
         check=False,
     )
     assert new.exists(), "the work was over too soon for this to tell anything"
+    child.go_on()
     assert late.returncode == 1
     assert 'Failed to get "write" lock' in late.stderr
     assert finish(module).changed
@@ -370,27 +374,34 @@ class Watcher:
 
 
 def test_a_secret_is_seen_nowhere(tmp_path: Path, source: Path) -> None:
-    path = tmp_path / "disk.qcow2"
+    path = tmp_path / "images" / "disk.qcow2"
+    path.parent.mkdir()
     results = []
+    held = gate(
+        tmp_path / "gate", "convert", 1
+    )  # so that the watcher comes to see one that has the secret, in any case
     with Watcher() as watcher:
-        results.append(run(path, source=str(source), encrypt=QUICK, verify="compare"))
+        given = {"path": str(path), "source": str(source), "encrypt": QUICK, "verify": "compare"}
+        first = start_module("qemu_img", given, env=held.env)
+        until(lambda: any(b"secret,id=" in shown for shown in set(watcher.shown)), "the watcher to see a command")
+        held.open()
+        results.append(finish(first))
         results.append(run(path, source=str(source), encrypt=QUICK))
         results.append(run(path, encrypt=QUICK, size="4M", snapshots=[{"name": "one"}]))
         results.append(run(path, encrypt={"secret": "wrong-" + SECRET, "options": {}}, repair="all"))
     assert [result.failed for result in results[:3]] == [False] * 3, results
     assert [result.changed for result in results[:3]] == [True, False, True]
-    assert any(b"secret,id=" in shown for shown in watcher.shown), "the watcher missed the commands"
     assert not [shown for shown in watcher.shown if SECRET.encode() in shown]
     for result in results:
         # Ansible masks what it knows as secret; the words that were run must not need that.
         assert SECRET not in json.dumps(result.json)
         assert "secret,id=" in json.dumps(result.json["commands"]) or not result.changed
     assert info(path)["encrypted"] is True
-    for name in os.listdir(tmp_path):
-        assert SECRET.encode() not in (tmp_path / name).read_bytes()
+    for name in os.listdir(path.parent):
+        assert SECRET.encode() not in (path.parent / name).read_bytes()
     for attribute in os.listxattr(path):
         assert SECRET.encode() not in os.getxattr(path, attribute)
-    assert leftovers(tmp_path) == []
+    assert leftovers(path.parent) == []
 
 
 def test_the_content_of_an_encrypted_image_needs_the_secret(tmp_path: Path, source: Path) -> None:
@@ -408,12 +419,12 @@ def test_the_content_of_an_encrypted_image_needs_the_secret(tmp_path: Path, sour
 
 def test_children_are_told_of_a_secret_through_a_pipe(tmp_path: Path, source: Path) -> None:
     """What a file or an environment would keep, a pipe forgets."""
-    module = start_module("qemu_img", {"path": str(tmp_path / "disk.qcow2"), "source": str(source), "encrypt": QUICK})
-    told = until(
-        lambda: [line for child in children(module.pid) for line in [words(child)] if "--object" in line],
-        "a command with a secret",
-    )
-    key = told[0][told[0].index("--object") + 1]
+    held = gate(tmp_path / "gate", "convert", 1)
+    given = {"path": str(tmp_path / "disk.qcow2"), "source": str(source), "encrypt": QUICK}
+    module = start_module("qemu_img", given, env=held.env)
+    told = words(child_that(module.pid, "convert").pid)
+    key = told[told.index("--object") + 1]
+    held.open()
     assert key.startswith("secret,id=")
     assert ",file=/dev/fd/" in key
     assert finish(module).changed

@@ -90,7 +90,7 @@ def _chain(request: pytest.FixtureRequest, tmp_path: Path, listener: Listener, n
 
 
 def run(path: Path, **options: Any) -> Result:
-    return run_module("qemu_img", {"path": str(path), "timeout": 20, **options})
+    return run_module("qemu_img", {"path": str(path), "timeout": 60, **options})
 
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -155,7 +155,7 @@ def test_it_can_be_no_backing_file(tmp_path: Path, chain: Path) -> None:
 @NAMES
 def test_looking_at_it_does_not_follow_the_name(chain: Path) -> None:
     for wanted in ({"check": True}, {"map": True}, {"measure": "raw"}):
-        result = run_module("qemu_img_info", {"path": [str(chain)], "timeout": 20, **wanted})
+        result = run_module("qemu_img_info", {"path": [str(chain)], "timeout": 60, **wanted})
         assert not result.failed, result.json
         (image,) = result.json["images"]
         assert image["virtual_size"] == MIB
@@ -190,7 +190,7 @@ def test_a_vmdk_with_strange_parts_is_not_opened(tmp_path: Path, listener: Liste
     result = run(path, format="vmdk", size="2M")
     assert result.json["error"]["kind"] == "refused", result.msg
     assert "as a part of it" in result.msg
-    (image,) = run_module("qemu_img_info", {"path": [str(path)], "timeout": 20}).json["images"]
+    (image,) = run_module("qemu_img_info", {"path": [str(path)], "timeout": 60}).json["images"]
     assert "as a part of it" in image["error"]
     assert len(image["references"]) == 1
     overlay = run(tmp_path / "new.qcow2", backing_file=str(path))
@@ -207,7 +207,15 @@ def test_a_vmdk_with_strange_parts_may_be_made_anew(
     source = tmp_path / "seed"
     source.write_bytes(b"\1" * MIB)
     options = {"format": image_format, "source": str(source)}
-    assert run(path, **options).json["error"]["kind"] == "refused"
+    refused = run(path, **options)
+    assert refused.json["error"]["kind"] == "refused"
+    assert "Make it anew with source and force: true, or remove it with state: absent" in refused.msg
+    anew = {"path": str(path), **options, "size": "2M", "force": True, "timeout": 60}
+    would = run_module("qemu_img", anew, check=True, diff=True)
+    assert would.changed
+    assert would.json["diff"]["before"] == {"path": str(path), "state": "present", "format": "vmdk"}
+    assert would.json["diff"]["after"]["virtual_size"] == 2 * MIB
+    assert would.json["image"] == {"path": str(path), "exists": True, "format": "vmdk"}
     result = run(path, **options, force=True, repair="all")
     assert not result.failed, result.msg
     assert result.changed
@@ -217,13 +225,23 @@ def test_a_vmdk_with_strange_parts_may_be_made_anew(
 
 
 @EXTENTS
+def test_a_vmdk_with_strange_parts_may_be_removed(tmp_path: Path, listener: Listener, name: Any) -> None:
+    part = name(listener, tmp_path)
+    path = vmdk(tmp_path / "disk.vmdk", part)
+    others = sorted(set(os.listdir(tmp_path)) - {"disk.vmdk"})
+    assert run(path, state="absent").changed
+    assert sorted(os.listdir(tmp_path)) == others
+    assert part[0] != "/" or Path(part).exists()
+
+
+@EXTENTS
 def test_below_an_image_it_is_not_opened_either(tmp_path: Path, listener: Listener, name: Any) -> None:
     vmdk(tmp_path / "below.vmdk", name(listener, tmp_path))
     path = tmp_path / "disk.qcow2"
     qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", "below.vmdk", "-F", "vmdk", path, "1M")
     result = run(path, size="2M")
     assert result.json["error"]["kind"] == "refused", result.msg
-    (image,) = run_module("qemu_img_info", {"path": [str(path)], "timeout": 20}).json["images"]
+    (image,) = run_module("qemu_img_info", {"path": [str(path)], "timeout": 60}).json["images"]
     assert "as a part of it" in image["backing_chain"][0]["error"]
 
 

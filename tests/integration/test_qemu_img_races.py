@@ -10,15 +10,19 @@ qemu-img itself is held at a gate before it starts, so the swap comes at exactly
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.testbed.faults import digest, leftovers, open_files, qemu_img, until
+from tests.testbed import held_call, module_main, syscalls
+from tests.testbed.faults import WAIT_S, digest, leftovers, open_files, qemu_img, until
 from tests.testbed.modules import Result, finish, start_module
 from tests.testbed.tool_gate import Gate, gate
 
@@ -149,11 +153,15 @@ def test_a_copy_of_a_backing_file_is_its_makers_alone_while_it_is_written(tmp_pa
     assert mode_of(base) == 0o640
 
 
-def test_a_machine_that_heeds_no_locks_and_came_meanwhile_keeps_its_image(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("hidden", ["", "user_xattrs"])
+def test_a_machine_that_heeds_no_locks_and_came_meanwhile_keeps_its_image(
+    tmp_path: Path, source: Path, hidden: str
+) -> None:
     target = tmp_path / "disk.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", target, "1M")
     held = gate(tmp_path / "gate", "convert", 1)
-    module = start_module("qemu_img", {"path": str(target), "source": str(source), "force": True}, env=held.env)
+    env = {**held.env, "VMOPS_HIDE_CAPABILITIES": hidden}
+    module = start_module("qemu_img", {"path": str(target), "source": str(source), "force": True}, env=env)
     held.wait()
     inode = target.stat().st_ino
     options = f"driver=qcow2,file.driver=file,file.filename={target},file.locking=off"
@@ -169,6 +177,7 @@ def test_a_machine_that_heeds_no_locks_and_came_meanwhile_keeps_its_image(tmp_pa
     assert result.json["error"]["holders"] == [{"pid": machine.pid, "name": "qemu-io"}]
     assert target.stat().st_ino == inode
     assert leftovers(tmp_path) == []
+    assert not (tmp_path / ".disk.qcow2.vmops-record").exists()
 
 
 @pytest.mark.parametrize("hidden", ["", "user_xattrs"])
@@ -186,6 +195,87 @@ def test_what_came_meanwhile_is_not_replaced_by_a_new_image_and_gets_no_record(
     assert result.json["error"]["kind"] == "refused", result.json
     assert target.read_text() == "another's"
     assert sorted(os.listdir(tmp_path)) == ["disk.qcow2", "gate", "seeds"]
+
+
+on_known_calls = pytest.mark.skipif(not held_call.WORKS_HERE, reason="holding a call takes Linux on x86_64")
+
+
+@pytest.fixture(name="publication")
+def _publication(tmp_path: Path) -> Iterator[held_call.Gate]:
+    """Holds a module at the very call that gives the new image the name disk.qcow2."""
+    (tmp_path / "gate").mkdir()
+    held = held_call.Gate(tmp_path / "gate", "disk.qcow2")
+    yield held
+    held.close()
+
+
+@on_known_calls
+@pytest.mark.parametrize("hidden", ["", "user_xattrs"])
+def test_what_comes_at_the_last_moment_is_not_replaced_by_a_new_image(
+    tmp_path: Path, publication: held_call.Gate, hidden: str
+) -> None:
+    target = tmp_path / "images" / "disk.qcow2"
+    target.parent.mkdir()
+    program = str(publication.wrap(sys.executable))
+    env = {"VMOPS_HIDE_CAPABILITIES": hidden}
+    module = start_module("qemu_img", {"path": str(target), "size": "1M"}, env=env, python=program)
+    assert publication.reached.wait(WAIT_S)
+    target.write_text("another's")
+    publication.released.set()
+    result = finish(module)
+    assert result.json["error"]["kind"] == "refused", result.json
+    assert "another file of that name came meanwhile" in result.msg
+    assert target.read_text() == "another's"
+    assert os.listdir(target.parent) == ["disk.qcow2"]
+
+
+def struck(folder: Path, fault: syscalls.Fault | None) -> syscalls.Run:
+    """A run whose record is a file beside the image."""
+    given = {"path": str(folder / "disk.qcow2"), "size": "1M", "_ansible_remote_tmp": "~/.ansible/tmp"}
+
+    def target() -> None:
+        os.environ["VMOPS_HIDE_CAPABILITIES"] = "user_xattrs"
+        module_main.set_arguments(json.dumps({"ANSIBLE_MODULE_ARGS": given}).encode())
+        module_main.load("qemu_img").main()
+
+    folder.mkdir()
+    return syscalls.run(target, fault, below=folder)
+
+
+@on_known_calls
+def test_an_image_that_does_not_get_its_name_leaves_no_record(tmp_path: Path) -> None:
+    names = [point.name for point in struck(tmp_path / "well", None).points]
+    assert sorted(os.listdir(tmp_path / "well")) == [".disk.qcow2.vmops-record", "disk.qcow2"]
+    run = struck(tmp_path / "badly", syscalls.Fault(names.index("link") + 1, syscalls.Action.EIO))
+    assert run.status == 1, run
+    assert b"Input/output error" in run.stdout
+    assert os.listdir(tmp_path / "badly") == []
+
+
+@on_known_calls
+def test_an_image_that_got_its_name_keeps_its_record_whatever_fails_then(tmp_path: Path) -> None:
+    names = [point.name for point in struck(tmp_path / "well", None).points]
+    run = struck(tmp_path / "badly", syscalls.Fault(names.index("link") + 2, syscalls.Action.EIO))
+    assert run.status == 1, run
+    assert run.hit is not None
+    assert run.hit.name == "unlink"
+    assert sorted(os.listdir(tmp_path / "badly")) == [".disk.qcow2.vmops-record", "disk.qcow2"]
+
+
+@on_known_calls
+def test_an_image_whose_maker_was_killed_before_it_had_one_name_only_is_an_image_like_any(
+    tmp_path: Path, source: Path
+) -> None:
+    names = [point.name for point in struck(tmp_path / "well", None).points]
+    folder = tmp_path / "badly"
+    struck(folder, syscalls.Fault(names.index("link") + 2, syscalls.Action.KILL_TREE))
+    assert {".disk.qcow2.vmops-new", "disk.qcow2"} < set(os.listdir(folder))
+    assert (folder / "disk.qcow2").stat().st_nlink == 2
+    other = {"path": str(folder / "disk.qcow2"), "source": str(source), "force": True}
+    result = finish(start_module("qemu_img", other, env={"VMOPS_HIDE_CAPABILITIES": "user_xattrs"}))
+    assert not result.failed, result.json
+    assert "other names" not in str(result.json["warnings"])
+    assert sorted(os.listdir(folder)) == [".disk.qcow2.vmops-record", "disk.qcow2"]
 
 
 def swapped_and_back(held: Gate, source: Path, back: bool) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.testbed.images import MIB, holds, make, qemu_io
-from tests.testbed.modules import Result, run_module
-from tests.testbed.web_server import Temper, WebServer
+from tests.testbed.modules import Result, imported_by, run_module
+from tests.testbed.web_server import Temper, WebServer, certificate
 
 NOBODY_LISTENS = "http://127.0.0.1:9"
 
@@ -120,7 +120,7 @@ def test_a_source_that_is_gone_has_no_checksum_to_compare(disk: Path, source: Pa
 )
 def test_no_result_shows_what_a_url_holds(disk: Path, query: str) -> None:
     url = NOBODY_LISTENS.replace("//", "//alice:WORD@") + "/alice/image.qcow2?" + query
-    result = run(disk, source=url, checksum="sha256:" + "0" * 64, timeout=2)
+    result = run(disk, source=url, checksum="sha256:" + "0" * 64, timeout=5)
     assert result.failed, result.json
     text = json.dumps(result.json)
     assert "invocation" in text
@@ -145,6 +145,45 @@ def test_a_download_is_taken_as_the_server_has_it(tmp_path: Path, disk: Path, so
         result = run(disk, source=server.url, checksum=digest(packed))
     assert result.failed, result.json
     assert "compressed with gzip" in result.msg
+
+
+def fetched(server: WebServer, disk: Path, source: Path, trusted: Path, host: str = "127.0.0.1") -> Result:
+    """The server is the only one that a host trusts which has no certificates but these."""
+    declared = {"path": str(disk), "source": server.url.replace("127.0.0.1", host), "checksum": digest(source)}
+    return run_module("qemu_img", declared, env={"SSL_CERT_FILE": str(trusted)})
+
+
+def test_a_source_comes_by_https_from_a_server_that_is_trusted(tmp_path: Path, disk: Path, source: Path) -> None:
+    own = certificate(tmp_path / "own.pem")
+    with WebServer(source.read_bytes(), Temper.CUTS_ONCE, own).running() as server:
+        result = fetched(server, disk, source, own)
+        assert not result.failed, result.json
+        assert result.changed
+        holds(disk, "7 0 64k", "8 3M 64k")
+        assert server.requests == [None, "bytes=%d-" % (2 * MIB)]
+        again = fetched(server, disk, source, own)
+        assert (again.changed, again.json["commands"]) == (False, [])
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("untrusted", ["another's certificate", "another's name"])
+def test_a_server_that_is_not_trusted_is_asked_for_nothing(
+    tmp_path: Path, disk: Path, source: Path, untrusted: str
+) -> None:
+    own, other = (certificate(tmp_path / name) for name in ("own.pem", "other.pem"))
+    before = sorted(os.listdir(tmp_path))
+    with WebServer(source.read_bytes(), Temper.GOOD, own).running() as server:
+        if untrusted == "another's certificate":
+            result = fetched(server, disk, source, other)
+        else:
+            result = fetched(server, disk, source, own, host="localhost")
+        assert server.requests == []
+    assert result.failed, result.json
+    assert "The server of https://" in result.msg
+    assert "/image.raw can't be trusted: " in result.msg
+    assert "SSL_CERT_FILE" in result.msg
+    assert len(result.json["attempts"]) <= 1  # no other attempt finds another certificate
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 # What can't be read
@@ -177,3 +216,10 @@ def test_a_switch_of_vmdk_may_be_spelt_as_in_yaml(tmp_path: Path) -> None:
     again = run(tmp_path / "disk.vmdk", **{**declared, "options": {"compat6": "on"}})
     assert not again.failed, again.json
     assert not again.changed
+
+
+def test_a_local_source_needs_no_code_for_urls(disk: Path, source: Path) -> None:
+    """Ansible's takes longer to load than a small image to make."""
+    result, imported = imported_by("qemu_img", {"path": str(disk), "source": str(source)})
+    assert result["changed"] is True
+    assert "ansible.module_utils.urls" not in imported

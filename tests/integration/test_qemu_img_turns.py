@@ -60,9 +60,10 @@ def test_the_lock_that_a_killed_task_left_is_kept_while_the_next_one_works(tmp_p
     second = start_module("qemu_img", options, env=held.env)
     held.wait()
     unfinished = (tmp_path / NEW).stat().st_ino
-    third = run_module("qemu_img", {**options, "timeout": 2})
+    third = run_module("qemu_img", {**options, "timeout": 10})
     assert third.failed
     assert third.json["error"]["kind"] == "timed_out", third.msg
+    assert f"another task that works on {disk}" in third.msg
     assert (tmp_path / NEW).stat().st_ino == unfinished
     held.open()
     assert finish(second).changed
@@ -156,7 +157,7 @@ def resizing(tmp_path: Path, disk: Path) -> Iterator[None]:
 def test_a_second_task_gives_up_when_its_time_is_over_and_says_why(tmp_path: Path) -> None:
     disk = old_image(tmp_path)
     with resizing(tmp_path, disk):
-        second = run_module("qemu_img", {"path": str(disk), "size": "3M", "timeout": 2})
+        second = run_module("qemu_img", {"path": str(disk), "size": "3M", "timeout": 10})
     assert second.failed
     assert second.json["error"]["kind"] == "timed_out"
     assert "another task that works on %s" % disk in second.msg
@@ -165,6 +166,6 @@ def test_a_second_task_gives_up_when_its_time_is_over_and_says_why(tmp_path: Pat
 def test_what_would_be_refused_all_the_same_is_told_when_the_time_is_over(tmp_path: Path) -> None:
     disk = old_image(tmp_path)
     with resizing(tmp_path, disk):
-        second = run_module("qemu_img", {"path": str(disk), "size": "512K", "timeout": 2})
+        second = run_module("qemu_img", {"path": str(disk), "size": "512K", "timeout": 10})
     assert second.json["error"]["kind"] == "timed_out", second.msg
     assert "Refused to shrink" in second.msg

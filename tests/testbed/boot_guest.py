@@ -27,8 +27,10 @@ EMULATOR = "qemu-system-x86_64"
 BOOT_S = 120.0  # a boot sector: 0.1 s on an idle machine; a Linux on a busy one: half a minute
 # The first part finds the power management's port, and writes B.
 _FIND = "fa31c08ed88ec08ed0bc007c66b8400b0080baf80c66efbafc0c66ed83e0c089c5baf803b042ee"
-# The u16 after the first byte is the press count; then: enable the button, write R, wait for presses.
-_OBEY = "bb010089eab80001ef83c202b80001efbaf803b052ee89eaeda90001740db80001efbaf803b050ee4b7409b9c800e680e2fcebe2"
+# The u16 after the first byte is the press count; then: enable the button, write R, wait for presses. Between two looks
+# at the button it sleeps (sti; hlt; cli) until the BIOS's timer ticks, 18 times a second: a guest that spins would take
+# the processor from its host's other guests, and from who measures them.
+_OBEY = "bb010089eab80001ef83c202b80001efbaf803b052ee89eaeda90001740db80001efbaf803b050ee4b7405fbf4faebe6"
 _POWER_OFF = "89ea83c204b80020eff4ebfd"
 _SLEEP = "89ea83c204b80024eff4ebfd"  # the same register, type 1: suspend to memory
 _REBOOT = "b0fee664f4ebfd"
@@ -99,7 +101,7 @@ class BootGuest:
             [*self.argv(), *(agent_argv if agent else []), *second_argv, "-daemonize", *extra],
             check=True,
             stdin=subprocess.DEVNULL,
-            timeout=60,
+            timeout=BOOT_S,
         )
         self._adopt()
         if wait and "-S" not in extra:
@@ -140,6 +142,11 @@ class BootGuest:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to exactly this process."""
         signal.pidfd_send_signal(self._pidfd, number)
+
+    def stop(self) -> None:
+        """Have it answer nothing any more. The signal is taken only when the process next runs, so that is awaited."""
+        self.signal(signal.SIGSTOP)
+        until(lambda: is_stopped(self.pid), "process %d to stop" % self.pid)
 
     def end(self) -> None:
         """Kill what may be left of it."""
@@ -263,6 +270,11 @@ class GuestWithAgent(BootGuest):
         super().end()
         self._child.wait()
         self._agent.close()
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is held by SIGSTOP, as the kernel tells."""
+    return Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def until(true: Callable[[], bool], what: str, timeout_s: float = BOOT_S) -> None:

@@ -40,7 +40,15 @@ class Held:
     def kill(self) -> None:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def ends_within(self, timeout_s: float = 5.0) -> bool:
+    def stop(self) -> None:
+        """From now on it stands still, and ends by nothing but SIGKILL."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After :meth:`stop`."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+
+    def ends_within(self, timeout_s: float = WAIT_S) -> bool:
         """Whether it ends in that time."""
         ended = bool(select.select([self._pidfd], [], [], timeout_s)[0])
         if ended:

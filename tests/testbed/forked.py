@@ -151,6 +151,8 @@ def _import_all() -> None:
         package = importlib.import_module(_PLUGINS + part)
         for found in pkgutil.walk_packages(package.__path__, _PLUGINS + part + "."):
             importlib.import_module(found.name)
+    # which only those modules import that need it, when they do
+    importlib.import_module("pyVmomi")
 
 
 def _main() -> None:

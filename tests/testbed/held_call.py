@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, vmops.lifecycle contributors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stops a program at the moment at which it creates a file, for as long as a test needs.
+"""Stops a program at the moment at which it gives a file its name, for as long as a test needs.
 
 `Gate.wrap` writes a small program that puts itself under a seccomp filter, gives the filter's listener to the test, and
-becomes the real one. The kernel then holds each openat(O_CREAT) of that program, and of all that it starts, until the
-gate lets it go on: at once, or, for the file that is waited for, when the test says so.
+becomes the real one. The kernel then holds each openat(O_CREAT), link and rename of that program, and of all that it
+starts, until the gate lets it go on: at once, or, for the file that is waited for, when the test says so.
 
 Works on x86_64 Linux 5.8 and later; needs no privileges. Run as a program, this file is the small program's inside.
 """
@@ -25,7 +25,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-_OPENAT, _SECCOMP = 257, 317  # arch/x86/entry/syscalls/syscall_64.tbl
+_LINK, _RENAME, _OPENAT, _SECCOMP = 86, 82, 257, 317  # arch/x86/entry/syscalls/syscall_64.tbl
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
 _LD_ABS, _JEQ, _JSET, _RET = 0x20, 0x15, 0x45, 0x06  # linux/bpf_common.h
 _ALLOW, _NOTIFY = 0x7FFF0000, 0x7FC00000  # SECCOMP_RET_* (linux/seccomp.h)
@@ -35,7 +35,7 @@ WORKS_HERE = sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 class Gate:
-    """Lets everything pass but the creation of the file `name`, by the first program that comes here.
+    """Lets everything pass but what gives a file the name `name`, by the first program that comes here.
 
     Later ones are left alone, so that a second start meets no gate.
     """
@@ -106,9 +106,11 @@ class Gate:
 
 
 def _filter() -> bytes:
-    """Notify for openat with O_CREAT, allow all else."""
+    """Notify for link, rename and openat with O_CREAT, whose second argument is the name; allow all else."""
     code = (
         (_LD_ABS, 0, 0, 0),
+        (_JEQ, 4, 0, _LINK),
+        (_JEQ, 3, 0, _RENAME),
         (_JEQ, 0, 3, _OPENAT),
         (_LD_ABS, 0, 0, 16 + 8 * 2),
         (_JSET, 0, 1, os.O_CREAT),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +76,7 @@ def _interpreter(python: str, name: str, environ: Mapping[str, str]) -> subproce
     return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True)
 
 
-def finish(process: subprocess.Popen[bytes], timeout_s: float = 300) -> Result:
+def finish(process: subprocess.Popen[bytes], timeout_s: float = 600) -> Result:
     """Wait for a started module and read its result."""
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -88,7 +89,7 @@ def finish(process: subprocess.Popen[bytes], timeout_s: float = 300) -> Result:
     return Result(process.returncode, json.loads(lines[-1]) if lines else {}, err.decode())
 
 
-def run_module(name: str, arguments: Mapping[str, Any], timeout_s: float = 300, **given: Any) -> Result:
+def run_module(name: str, arguments: Mapping[str, Any], timeout_s: float = 600, **given: Any) -> Result:
     """Run a module to its end, started as by `start_module`. A traceback on standard error is never right, so it fails
     the test here.
     """
@@ -96,3 +97,47 @@ def run_module(name: str, arguments: Mapping[str, Any], timeout_s: float = 300, 
     assert "Traceback" not in result.stderr, result.stderr
     assert result.json, "no result: rc %d, stderr %s" % (result.rc, result.stderr)
     return result
+
+
+# main() leaves by SystemExit; what it printed goes before what is told.
+_TELL = """
+import json, sys
+from tests.testbed import module_main
+try:
+    module_main.run(sys.argv[1])
+except SystemExit:
+    pass
+print(json.dumps(%s))
+"""
+_IMPORTED = "list(sys.modules)"
+# What a process inherits counts as its parent's in the rusage of a child, so it reads its own at its end.
+_MEMORY = """[
+    next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:")),
+    (lambda found: found.getrusage(found.RUSAGE_CHILDREN).ru_maxrss)(__import__("resource")),
+]"""
+
+
+class Memory(NamedTuple):
+    """Resident memory at most, in KiB: of a module, and of the largest child that it has waited for."""
+
+    own: int
+    of_children: int
+
+
+def imported_by(name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A module's result, and all that its process had imported by its end."""
+    return _told_at_end(name, arguments, _IMPORTED)
+
+
+def memory_of(name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Memory]:
+    """A module's result, and the memory that a process of its own took for it."""
+    result, memory = _told_at_end(name, arguments, _MEMORY)
+    return result, Memory(*memory)
+
+
+def _told_at_end(name: str, arguments: Mapping[str, Any], tell: str) -> tuple[dict[str, Any], Any]:
+    given = json.dumps({**arguments, "_ansible_remote_tmp": "/tmp"})
+    words = [sys.executable, "-c", _TELL % tell, name]
+    done = subprocess.run(words, input=given, capture_output=True, text=True, check=True, cwd=ROOT)
+    result, told = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+    return result, told

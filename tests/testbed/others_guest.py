@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .boot_guest import EMULATOR, BootGuest, Kind, image, until
+from .boot_guest import BOOT_S, EMULATOR, BootGuest, Kind, image, until
 from .start_bench import running
 
 NOBODY = 65534
@@ -57,7 +57,7 @@ class OthersGuest(BootGuest):
             path.chmod(0o666)
         nobody = [*AS_ANYBODY, "setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups", "--"]
         words = [shutil.which(EMULATOR) or EMULATOR, *self.argv()[1:], "-daemonize"]
-        subprocess.run([*nobody, *words], check=True, stdin=subprocess.DEVNULL, timeout=60)
+        subprocess.run([*nobody, *words], check=True, stdin=subprocess.DEVNULL, timeout=BOOT_S)
         (self.pid,) = running(folder)
         self._pidfd = os.pidfd_open(self.pid)
         self.wait_for("R")

@@ -14,7 +14,7 @@ from .modules import Result, run_module
 
 def shutdown(guest: BootGuest, check: bool = False, **options: Any) -> Result:
     """Run the module on this guest, within half a minute unless told otherwise."""
-    return run_module("qemu_guest_shutdown", {"timeout": 30, **guest.options, **options}, check=check, timeout_s=60)
+    return run_module("qemu_guest_shutdown", {"timeout": 30, **guest.options, **options}, check=check)
 
 
 def sent(result: Result) -> list[str]:

@@ -10,7 +10,7 @@ import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
-from .boot_guest import BootGuest, Qmp, until
+from .boot_guest import BootGuest, Qmp, is_stopped, until
 
 
 class Stalled:
@@ -31,6 +31,7 @@ class Stalled:
             self.__exit__()
             raise
         self._nbd.send_signal(signal.SIGSTOP)
+        until(lambda: is_stopped(self._nbd.pid), "qemu-nbd to stop")
 
     def _mirror(self, sock: Path) -> None:
         until(sock.exists, "qemu-nbd to listen")

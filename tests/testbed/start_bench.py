@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
+import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .boot_guest import Kind, image
+from .boot_guest import Kind, Qmp, image, until
 from .faults import Held
-from .modules import Result, run_module
+from .modules import Result, finish, run_module, start_module
 
 
 class Bench:
@@ -40,12 +39,20 @@ class Bench:
             "networks": [],
             "ready": "console",
             "ready_text": "BR",
-            "timeout": 60,
+            "timeout": 300,
         }
         return {name: value for name, value in {**options, **changes}.items() if value is not None}
 
     def start(self, check: bool = False, diff: bool = False, **changes: Any) -> Result:
         return run_module("qemu_guest_start", self.options(**changes), check=check, diff=diff)
+
+    def start_unready(self, text: bytes = b"BR", **changes: Any) -> int:
+        """A guest that is up, and whose start was killed while it waited for what never comes; its process."""
+        start = start_module("qemu_guest_start", self.options(ready_text="NEVER", **changes))
+        pid = wait_for_the_wait(self, start, text)
+        start.kill()
+        finish(start)
+        return pid
 
     def place(self, name: str, guest: str = "g") -> Path:
         return self.runs / guest / name
@@ -85,19 +92,26 @@ def arguments(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1]
 
 
-def ask(path: Path, command: str, arguments: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+def held_by(pid: int) -> list[int]:
+    """The processes that a process holds by descriptors, as a task does with the guest that it waits for."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fdinfo").glob("*"):
+        with suppress(OSError):  # it was closed meanwhile
+            found += [int(line.split()[1]) for line in entry.read_text().splitlines() if line[:4] == "Pid:"]
+    return found
+
+
+def ask(path: Path, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """One command over a monitor, by a client that isn't the collection's."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
-        connection.connect(str(path))
-        file = connection.makefile("rw")
-        file.readline()
-        answers = []
-        for message in ({"execute": "qmp_capabilities"}, {"execute": command, "arguments": dict(arguments or {})}):
-            file.write(json.dumps(message) + "\n")
-            file.flush()
-            answers.append(json.loads(file.readline()))
-    return answers[-1]
+    with Qmp(path) as monitor:
+        return monitor.execute(command, **(arguments or {}))
+
+
+def wait_for_the_wait(bench: Bench, start: subprocess.Popen[bytes], text: bytes = b"BR") -> int:
+    """Until a task waits for its guest to be ready, and the guest has said this; the guest's process."""
+    pid = wait_for_console(bench, text)
+    until(lambda: pid in held_by(start.pid), "the task to wait for its guest")
+    return pid
 
 
 def wait_for_console(bench: Bench, text: bytes = b"BR") -> int:

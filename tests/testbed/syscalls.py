@@ -7,11 +7,11 @@ The calls of the code and of all its descendants are counted together, in the or
 seccomp filter with a user-notification listener holds each call until the supervisor answers, so after a strike nothing
 changes any more: what is on the disk is the world after exactly n - 1 calls.
 
-What counts: opening a regular file for writing; writing, truncating, allocating, copying, cloning, syncing; names
+What counts here: opening a regular file for writing; writing, truncating, allocating, copying, cloning, syncing; names
 (rename, link, unlink, mkdir ...); extended attributes, mode, owner, times; shared writable mappings. What doesn't:
 pipes, sockets, event counters, anonymous memory files, /dev (but for /dev/shm), /proc and /sys, and whatever lies
 outside the folder that the caller names. io_uring and Linux AIO, which would let writes pass unseen, are answered with
-ENOSYS, as by a kernel that has them switched off.
+ENOSYS, as by a kernel that has them switched off. What counts elsewhere, see `socket_calls.py`.
 
 Works on x86_64 Linux 5.8 and later; needs no privileges (PR_SET_NO_NEW_PRIVS is set in the child).
 """
@@ -32,7 +32,7 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple, NoReturn
@@ -189,21 +189,49 @@ def _argument(index: int) -> int:
     return 16 + 8 * index
 
 
-def _filter_program() -> bytes:
-    """The BPF program: notify for the calls that count, refuse what would hide writes, allow all else."""
-    code: list[tuple[int, int, int, int]] = [
-        (_LD_ABS, 0, 0, 4),
-        (_JEQ, 1, 0, _ARCH_X86_64),
-        (_RET, 0, 0, _REFUSE),
-        (_LD_ABS, 0, 0, 0),
-        (_JGE, 0, 1, _X32_BIT),
-        (_RET, 0, 0, _REFUSE),
-    ]
+# The child's end of the pair over which it hands us the listener: nobody could answer for a call on it.
+_LINK = 1000
+_Instruction = tuple[int, int, int, int]
 
-    def block(number: int, *body: tuple[int, int, int, int]) -> None:
-        code.append((_JEQ, 0, len(body), number))
-        code.extend(body)
 
+class _Filter:
+    """A BPF program in the making: of the calls of this machine, those that no block takes are allowed."""
+
+    def __init__(self) -> None:
+        self._code: list[_Instruction] = [
+            (_LD_ABS, 0, 0, 4),
+            (_JEQ, 1, 0, _ARCH_X86_64),
+            (_RET, 0, 0, _REFUSE),
+            (_LD_ABS, 0, 0, 0),
+            (_JGE, 0, 1, _X32_BIT),
+            (_RET, 0, 0, _REFUSE),
+        ]
+
+    def block(self, number: int, *body: _Instruction) -> None:
+        self._code += [(_JEQ, 0, len(body), number), *body]
+
+    def program(self) -> bytes:
+        return b"".join(struct.pack("HBBI", *instruction) for instruction in [*self._code, (_RET, 0, 0, _ALLOW)])
+
+
+def notifying_of(numbers: Iterable[int]) -> bytes:
+    """The program that notifies of these calls, whose first argument is a descriptor."""
+    made = _Filter()
+    for number in numbers:
+        made.block(
+            number,
+            (_LD_ABS, 0, 0, _argument(0)),
+            (_JEQ, 1, 0, _LINK),
+            (_RET, 0, 0, _NOTIFY),
+            (_RET, 0, 0, _ALLOW),
+        )
+    return made.program()
+
+
+def _program_for_files() -> bytes:
+    """Notify for the calls that count, refuse what would hide writes, allow all else."""
+    made = _Filter()
+    block = made.block
     for number, flags in ((_OPENAT, 2), (_OPEN, 1)):
         block(
             number,
@@ -234,8 +262,7 @@ def _filter_program() -> bytes:
     for call in CALLS:
         if call.number not in (_OPENAT, _OPEN, _IOCTL, _MMAP):
             block(call.number, (_RET, 0, 0, _NOTIFY))
-    code.append((_RET, 0, 0, _ALLOW))
-    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
+    return made.program()
 
 
 class _SockFprog(ctypes.Structure):
@@ -248,11 +275,10 @@ _NEW_LISTENER, _WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
 _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
 
 
-def _install_filter() -> int:
+def _install_filter(program: bytes) -> int:
     """Put the calling process, and all that it starts, under the filter; the listener's descriptor is returned."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    program = _filter_program()
     memory = ctypes.create_string_buffer(program, len(program))
     fprog = _SockFprog(len(program) // 8, ctypes.addressof(memory))
     for flags in (_NEW_LISTENER | _WAIT_KILLABLE_RECV, _NEW_LISTENER):
@@ -313,35 +339,39 @@ _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 _KILL_AGAIN_MS = 20
 
 
-class _Notification(NamedTuple):
+class Notification(NamedTuple):
+    """A call that waits to be carried out."""
+
     id: int
     thread: int
-    call: Call
+    number: int
     arguments: tuple[int, ...]
 
 
-class _Supervisor:
-    """Serves the notifications of one tree until no process of it lives."""
+class Tree(NamedTuple):
+    """The processes that are supervised: the first one, and how the kernel tells of it and of their calls."""
 
-    def __init__(
-        self,
-        root: int,
-        pidfd: int,
-        listener: int,
-        fault: Fault | None,
-        strangers: frozenset[int],
-        below: str | None,
-    ) -> None:
-        self._pidfd = pidfd
-        self._below = None if below is None else below.rstrip("/") + "/"
-        self._root = root
-        self._listener = listener
-        self._fault = fault
-        self._strangers = strangers
+    root: int
+    pidfd: int
+    listener: int
+    strangers: frozenset[int]
+
+
+class Supervisor:
+    """Serves the notifications of one tree until no process of it lives. What counts, and what is struck, say those
+    that inherit from it.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._root, self._pidfd, self._listener, self._strangers = tree
         self.dying = False
         self.points: list[Point] = []
         self.hit: Point | None = None
         self.orphans: tuple[_Orphan, ...] = ()
+
+    def met(self, notification: Notification) -> int | None:
+        """What becomes of a call: the errno to answer, 0 to let it pass, None for no answer at all."""
+        raise NotImplementedError
 
     def tree(self) -> list[int]:
         """Every process of the tree that lives or is not yet reaped."""
@@ -354,6 +384,13 @@ class _Supervisor:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def kill_root(self) -> None:
+        """The first process alone."""
+        self.orphans = tuple(self._living_children())
+        os.kill(self._root, signal.SIGKILL)
+        # It tells its children of its death before it tells us: whatever they still do, they do in spite of it.
+        select.select([self._pidfd], [], [])
+
     def serve(self) -> None:
         """Answer one call."""
         raw = bytearray(80)
@@ -364,44 +401,17 @@ class _Supervisor:
                 return
             raise
         identity, thread, _flags, number = struct.unpack_from("QIIi", raw)
-        notification = _Notification(identity, thread, _BY_NUMBER[number], struct.unpack_from("6Q", raw, 32))
+        notification = Notification(identity, thread, number, struct.unpack_from("6Q", raw, 32))
         if self.dying:
             return
-        path = self._changed_path(notification)
-        failure = self._strike(notification, path) if path is not None and self._counts(path) else 0
+        failure = self.met(notification)
         if failure is not None:
             self._answer(notification, failure)
 
-    def _counts(self, path: str) -> bool:
-        return self._below is None or (path + "/").startswith(self._below)
-
-    def _answer(self, notification: _Notification, failure: int) -> None:
+    def _answer(self, notification: Notification, failure: int) -> None:
         reply = struct.pack("QqiI", notification.id, 0, -failure, 0 if failure else _CONTINUE)
         with suppress(OSError):  # its maker was killed meanwhile
             fcntl.ioctl(self._listener, _IOCTL_SEND, bytearray(reply))
-
-    def _strike(self, notification: _Notification, path: str) -> int | None:
-        """Count the call; the errno to answer, 0 to let it pass, None for no answer at all."""
-        point = Point(notification.call.name, path, self._is_root(notification.thread))
-        self.points.append(point)
-        if self._fault is None or len(self.points) < self._fault.at:
-            return 0
-        action = self._fault.action
-        if len(self.points) > self._fault.at:
-            if action is Action.EIO_ON or (action is Action.ENOSPC_ON and notification.call.takes_space):
-                return _ERRNO[action]
-            return 0
-        self.hit = point
-        if action is Action.KILL_TREE:
-            self.kill_tree()
-            return None
-        if action is Action.KILL_MODULE:
-            self.orphans = tuple(self._living_children())
-            os.kill(self._root, signal.SIGKILL)
-            # It tells its children of its death before it tells us: whatever they still do, they do in spite of it.
-            select.select([self._pidfd], [], [])
-            return 0
-        return _ERRNO[action]
 
     def _living_children(self) -> Iterator[_Orphan]:
         for pid in self.tree():
@@ -412,9 +422,46 @@ class _Supervisor:
     def _is_root(self, thread: int) -> bool:
         return os.path.exists(f"/proc/{self._root}/task/{thread}")
 
-    def _changed_path(self, notification: _Notification) -> str | None:
+
+class _FileCalls(Supervisor):
+    """Counts what changes files below a folder."""
+
+    def __init__(self, tree: Tree, fault: Fault | None, below: str | None) -> None:
+        super().__init__(tree)
+        self._fault = fault
+        self._below = None if below is None else below.rstrip("/") + "/"
+
+    def met(self, notification: Notification) -> int | None:
+        path = self._changed_path(notification)
+        return self._strike(notification, path) if path is not None and self._counts(path) else 0
+
+    def _counts(self, path: str) -> bool:
+        return self._below is None or (path + "/").startswith(self._below)
+
+    def _strike(self, notification: Notification, path: str) -> int | None:
+        """Count the call, and see whether it is the one."""
+        call = _BY_NUMBER[notification.number]
+        point = Point(call.name, path, self._is_root(notification.thread))
+        self.points.append(point)
+        if self._fault is None or len(self.points) < self._fault.at:
+            return 0
+        action = self._fault.action
+        if len(self.points) > self._fault.at:
+            if action is Action.EIO_ON or (action is Action.ENOSPC_ON and call.takes_space):
+                return _ERRNO[action]
+            return 0
+        self.hit = point
+        if action is Action.KILL_TREE:
+            self.kill_tree()
+            return None
+        if action is Action.KILL_MODULE:
+            self.kill_root()
+            return 0
+        return _ERRNO[action]
+
+    def _changed_path(self, notification: Notification) -> str | None:
         """What the call changes, or None if that is nothing that lasts."""
-        call = notification.call
+        call = _BY_NUMBER[notification.number]
         if call.number == _OPENAT2 and not self._openat2_writes(notification):
             return None
         if call.fd is not None:
@@ -424,11 +471,11 @@ class _Supervisor:
         path = self._path_argument(notification, call.path, call.dirfd)
         return path if _is_lasting(path) else None
 
-    def _openat2_writes(self, notification: _Notification) -> bool:
+    def _openat2_writes(self, notification: Notification) -> bool:
         raw = self._read_memory(notification.thread, notification.arguments[2], 8)
         return len(raw) < 8 or bool(struct.unpack("Q", raw)[0] & _WRITING)
 
-    def _path_argument(self, notification: _Notification, path: int, dirfd: int | None) -> str:
+    def _path_argument(self, notification: Notification, path: int, dirfd: int | None) -> str:
         address = notification.arguments[path]
         raw = b""
         while b"\0" not in raw and len(raw) < 4096:
@@ -480,14 +527,41 @@ def run(
     below: str | os.PathLike[str] | None = None,
     stdin: bytes = b"",
     time_limit_s: float = 60.0,
-    outlive_limit_s: float = 2.0,
+    outlive_limit_s: float = 30.0,
 ) -> Run:
-    """Carry ``target`` out in a forked child under the supervisor, and wait until all that it started are gone.
+    """Carry ``target`` out as `supervised` does, its calls that change files being counted.
+
+    :param below: only what this folder holds counts; None: everything does.
+    """
+
+    def supervise(tree: Tree) -> Supervisor:
+        return _FileCalls(tree, fault, below and os.fspath(below))
+
+    return supervised(
+        target,
+        _program_for_files(),
+        supervise,
+        stdin=stdin,
+        time_limit_s=time_limit_s,
+        outlive_limit_s=outlive_limit_s,
+    )
+
+
+def supervised(
+    target: Callable[[], object],
+    program: bytes,
+    supervise: Callable[[Tree], Supervisor],
+    *,
+    stdin: bytes = b"",
+    time_limit_s: float,
+    outlive_limit_s: float,
+) -> Run:
+    """Carry ``target`` out in a forked child under a supervisor, and wait until all that it started are gone.
 
     The child has a session of its own, its standard streams are a file and pipes, and it ends with the status that
     ``target`` exits with. While this runs, the calling process must start no other children.
 
-    :param below: only what this folder holds counts; None: everything does.
+    :param program: the filter, which says what the supervisor is notified of.
     :param stdin: what the child can read.
     :param time_limit_s: for the whole run; then the tree is killed and HarnessError raised.
     :param outlive_limit_s: how long descendants may outlive the child before they are killed and named as survivors.
@@ -507,7 +581,7 @@ def run(
     sys.stderr.flush()
     root = os.fork()
     if root == 0:
-        _be_the_child(target, theirs, stdin, output[1], errors[1])
+        _be_the_child(target, program, theirs, stdin, output[1], errors[1])
     for descriptor in (theirs.detach(), output[1], errors[1]):
         os.close(descriptor)
     streams = {output[0]: bytearray(), errors[0]: bytearray()}
@@ -515,7 +589,7 @@ def run(
     try:
         listener = _receive_listener(ours)
         try:
-            supervisor = _Supervisor(root, pidfd, listener, fault, strangers, below and os.fspath(below))
+            supervisor = supervise(Tree(root, pidfd, listener, strangers))
             outlived_s, survivors = _Watch(supervisor, listener, pidfd, streams).wait(time_limit_s, outlive_limit_s)
             _drain(streams)
             # The listener has hung up, so they are gone: their descriptors must say the same.
@@ -548,7 +622,9 @@ def command(*argv: str | os.PathLike[str]) -> Callable[[], NoReturn]:
     return lambda: os.execvp(words[0], words)
 
 
-def _be_the_child(target: Callable[[], object], link: socket.socket, stdin: bytes, out: int, err: int) -> NoReturn:
+def _be_the_child(
+    target: Callable[[], object], program: bytes, link: socket.socket, stdin: bytes, out: int, err: int
+) -> NoReturn:
     status = 1
     try:
         os.setsid()
@@ -559,11 +635,10 @@ def _be_the_child(target: Callable[[], object], link: socket.socket, stdin: byte
             os.dup2(descriptor, number)
         # Whatever took the streams' places in the caller (a test's capture), ours are the descriptors.
         sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in enumerate(("r", "w", "w")))  # noqa: SIM115
-        link_number = os.dup(link.fileno())
-        os.closerange(3, link_number)
-        os.closerange(link_number + 1, os.sysconf("SC_OPEN_MAX") if link_number < 1000 else link_number + 1000)
-        link = socket.socket(fileno=link_number)
-        listener = _install_filter()
+        link = socket.socket(fileno=os.dup2(link.fileno(), _LINK))
+        os.closerange(3, _LINK)
+        os.closerange(_LINK + 1, 2 * _LINK)
+        listener = _install_filter(program)
         link.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
         link.recv(1)
         os.close(listener)
@@ -592,7 +667,7 @@ def _receive_listener(ours: socket.socket) -> int:
 class _Watch:
     """Everything that one run waits for."""
 
-    def __init__(self, supervisor: _Supervisor, listener: int, pidfd: int, streams: dict[int, bytearray]) -> None:
+    def __init__(self, supervisor: Supervisor, listener: int, pidfd: int, streams: dict[int, bytearray]) -> None:
         self._supervisor = supervisor
         self._listener = listener
         self._pidfd = pidfd

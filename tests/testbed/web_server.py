@@ -5,11 +5,19 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from .loopback import LoopbackServer
 
 _PIECE = 64 * 1024
 
@@ -28,42 +36,52 @@ class Temper(Enum):
     PACKED = "tells that what it sends is packed by gzip"
 
 
-class WebServer:
-    """One document at one URL. ``requests`` are the Range headers that came, None for a request without one."""
+def certificate(path: Path, *names: str) -> Path:
+    """A new file with a certificate that 127.0.0.1, which has these names as well, signed for itself, and its key.
+    Nobody trusts it.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a web server on the loopback")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    day = datetime.timedelta(days=1)
+    bearers = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, names)]
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    usage = dict.fromkeys(
+        ["content_commitment", "data_encipherment", "key_agreement", "crl_sign", "encipher_only", "decipher_only"],
+        False,
+    )
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+        .add_extension(x509.SubjectAlternativeName(bearers), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        .add_extension(x509.KeyUsage(digital_signature=True, key_cert_sign=True, key_encipherment=False, **usage), True)
+        .add_extension(identifier, False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), False)
+    )
+    pem = serialization.Encoding.PEM
+    path.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + builder.sign(key, hashes.SHA256()).public_bytes(pem)
+    )
+    return path
 
-    def __init__(self, document: bytes, temper: Temper) -> None:
+
+class WebServer(LoopbackServer):
+    """One document at one URL. ``requests`` are the Range headers that came, None for a request without one.
+
+    With a certificate (see :func:`certificate`) it is an https one.
+    """
+
+    def __init__(self, document: bytes, temper: Temper, certificate: Path | None = None) -> None:
+        super().__init__(certificate)
         self._document = document
         self._temper = temper
         self.requests: list[str | None] = []
-        self.ended = threading.Event()
         self.midway = threading.Event()  # half of it has been sent
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.serve(self)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's name for it
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/image.raw"
-
-    @contextmanager
-    def running(self) -> Iterator[WebServer]:
-        self._thread.start()
-        try:
-            yield self
-        finally:
-            self.ended.set()
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
+        return self.at("image.raw")
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         """One request."""

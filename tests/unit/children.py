@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.conftest import COLLECTIONS, ROOT
 
-PATIENCE_S = 20.0  # far more than anything here takes; only a failing test waits so long
+PATIENCE_S = 60.0  # far more than anything here takes; only a failing test waits so long
 _CORE = "from ansible_collections.vmops.lifecycle.plugins.module_utils._core"
 
 
@@ -52,6 +52,16 @@ def running(script: str, *arguments: str, **popen: Any) -> Iterator[subprocess.P
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None and not pipe.closed:
                 pipe.close()
+
+
+@contextmanager
+def flocked(path: str | os.PathLike[str]) -> Iterator[subprocess.Popen[str]]:
+    """Another process, which holds a lock (flock) on a file. It makes that if need be."""
+    script = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(); input()"
+    with running(script, os.fspath(path)) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield other
 
 
 class Watched:

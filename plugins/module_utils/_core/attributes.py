@@ -89,16 +89,23 @@ class FileAttributes:
 
     def _drop_had(self, declared: dict[str, Any]) -> None:
         """Ansible compares added attributes (+i) with all that there are, so on a file system with attributes of its
-        own (ext4's e) each run would be a change; and what is taken away it always takes for one.
+        own (ext4's e) each run would be a change; what is taken away it always takes for one, and so it does the same
+        letters in another order than lsattr's.
         """
-        change = declared["attributes"] or ""
-        if change[:1] not in ("+", "-"):
+        change = declared["attributes"]
+        if not change:
             return
         found = self._module.get_file_attributes(declared["path"], include_version=False).get("attr_flags")
         if found is None:
             return  # nobody can tell: then let Ansible say so
-        named, there = set(change[1:]), set(found)
-        if named <= there if change[0] == "+" else not named & there:
+        named, there = set(change.lstrip("+-=")), set(found)
+        if change[0] == "+":
+            is_so = named <= there
+        elif change[0] == "-":
+            is_so = not named & there
+        else:
+            is_so = named == there
+        if is_so:
             declared["attributes"] = None
 
     def _declared(self, path: str) -> dict[str, Any]:

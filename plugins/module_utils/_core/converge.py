@@ -11,12 +11,12 @@ result or error out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from .errors import LifecycleError, secondary_errors, storage_failed
-from .signals import Stopped, stoppable
+from .errors import LifecycleError, attach, secondary_errors, storage_failed
+from .signals import Stopped, held, stoppable
 from .wait import Deadline
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class Observed(Protocol[Seen]):
 
 
 class Subject(Observed[Seen], Protocol[Seen, Step]):
-    """One thing under management. Only ``observe`` and ``apply`` touch the world."""
+    """One thing under management. Only ``observe`` and ``apply`` touch the world. If it has a ``close``, that is called
+    at the end, however that came.
+    """
 
     def plan(self, seen: Seen) -> Plan[Step]:
         """What is to be done about it; pure. Raises what can be refused beforehand."""
@@ -170,7 +172,8 @@ def _leave(
     try:
         with stoppable():
             subject = build(deadline)
-            result = work(subject)
+            with _closed(subject):
+                result = work(subject)
     except LifecycleError as error:
         _fail(module, deadline, subject, error)
         return
@@ -185,6 +188,27 @@ def _leave(
     for warning in subject.warnings():
         module.warn(warning)
     module.exit_json(**subject.extras(), **result, elapsed_s=round(deadline.elapsed_s(), 3))
+
+
+@contextmanager
+def _closed(subject: object) -> Iterator[None]:
+    """What a subject holds on to, such as a login, ends with the work. Its end doesn't hide why that failed."""
+    close: Callable[[], None] | None = getattr(subject, "close", None)
+    try:
+        yield
+    except BaseException as first:
+        try:
+            with held():
+                if close is not None:
+                    close()
+        except (LifecycleError, OSError) as second:
+            attach(first, second, "closing")
+        except Stopped as stopped:
+            attach(first, stopped, "told to end")
+        raise
+    with held():
+        if close is not None:
+            close()
 
 
 def _fail(module: AnsibleModule, deadline: Deadline, subject: Observed[Any] | None, error: LifecycleError) -> None:

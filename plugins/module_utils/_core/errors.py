@@ -70,6 +70,9 @@ class BadInput(LifecycleError):
         super().__init__(
             "%s: %s. %s" % (option, problem.rstrip("."), _sentence(expected)), option=option, expected=expected
         )
+        self.option = option
+        self.problem = problem
+        self.expected = expected
 
 
 class CommandFailed(LifecycleError):
@@ -122,6 +125,25 @@ class Refused(LifecycleError):
             reason=reason,
             instead=instead,
             **facts,
+        )
+
+
+class RemoteFailed(LifecycleError):
+    """A server refused, failed or could not be reached. Next step: read what it said.
+
+    ``fault`` is the name of the server's own fault, where it told one.
+    """
+
+    kind = "remote_failed"
+
+    def __init__(self, doing: str, server: str, reason: str, advice: str = "", fault: str | None = None) -> None:
+        what = "%s failed at %s: %s" % (doing[:1].upper() + doing[1:], server, _sentence(reason.strip()))
+        super().__init__(
+            "%s %s" % (what, _sentence(advice)) if advice else what,
+            operation=doing,
+            server=server,
+            reason=reason,
+            fault=fault,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from .errors import attach
@@ -19,6 +19,8 @@ from .wait import Deadline, check_reader
 
 FICLONE = 0x40049409  # linux/fs.h
 COPY_BLOCK_BYTES = 4 * 1024 * 1024
+# Of a file system that gives a file only one name, or not this file to this user.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def sync_file(path: str) -> None:
@@ -43,10 +45,27 @@ def sync_folder(path: str) -> None:
 
 
 def publish(new: str, target: str) -> None:
-    """Put the complete file ``new`` in the place of ``target``, in one step that also survives a power cut."""
-    sync_file(new)
+    """Put the complete file ``new``, which is durable already, in the place of ``target``: in one step, which is
+    durable afterwards.
+    """
     with held():
         os.rename(new, target)
+        sync_folder(target)
+
+
+def publish_new(new: str, target: str) -> None:
+    """The same where nothing is to be replaced. Raises FileExistsError for whatever has come there, and leaves that."""
+    with held():
+        try:
+            os.link(new, target)  # unlike a rename it never replaces
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+            os.rename(new, target)
+        else:
+            os.unlink(new)
         sync_folder(target)
 
 
@@ -77,15 +96,20 @@ def afterwards(clean_up: Callable[[], object], doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def removed_on_failure(path: str) -> Iterator[None]:
-    """If the block doesn't end well, ``path`` is removed; a failure of that is attached to the first error, never in
-    its place.
+def on_failure(clean_up: Callable[[], object], doing: str) -> Iterator[None]:
+    """``clean_up`` if the block doesn't end well; a failure of that is attached to the first error, never in its
+    place.
     """
     try:
         yield
     except BaseException as error:
-        _clean_up_after(error, partial(remove, path), "removing %s" % path)
+        _clean_up_after(error, clean_up, doing)
         raise
+
+
+def removed_on_failure(path: str) -> AbstractContextManager[None]:
+    """``path`` is removed if the block doesn't end well, see :func:`on_failure`."""
+    return on_failure(partial(remove, path), "removing %s" % path)
 
 
 def _clean_up_after(first: BaseException, clean_up: Callable[[], object], doing: str) -> None:
@@ -109,6 +133,7 @@ def write_whole(path: str, content: bytes, keep_attributes: bool = False) -> Non
             file.write(content)
         if keep_attributes and os.path.exists(path):
             inherit(path, new)
+        sync_file(new)
         publish(new, path)
 
 

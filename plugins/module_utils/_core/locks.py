@@ -11,7 +11,7 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from .wait import Deadline, poll_until
 
 # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (fcntl(2)); the trailing i pads it.
 _FLOCK = "hhqqii"
-_LOOKS, _LOOK_S = 50, 0.001  # another's look at a lock takes far less
+LOOK_S, _EVERY_S = 0.5, 0.001  # another's look at a lock takes far less, unless it is kept from the processor
 
 
 class Conflict(NamedTuple):
@@ -89,16 +89,10 @@ def _create_held(lock_path: str) -> list[int]:
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         return []
-    for _look in range(_LOOKS):
-        if try_flock(descriptor):
-            break
-        time.sleep(_LOOK_S)
-    else:
-        os.close(descriptor)  # another was quicker to hold what was seen free
-        return []
-    if _is_still(lock_path, descriptor):
+    # Another may have been quicker to hold what was seen free, and may have given it back.
+    if soon(partial(try_flock, descriptor)) and _is_still(lock_path, descriptor):
         return [descriptor]
-    os.close(descriptor)  # and has given it back
+    os.close(descriptor)
     return []
 
 
@@ -122,6 +116,16 @@ def _give_name(lock_path: str) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def soon(check: Callable[[], bool], patience_s: float = LOOK_S) -> bool:
+    """Whether ``check`` is true, or comes to be so as soon as another has looked at a lock in passing."""
+    ends = time.monotonic() + patience_s
+    while not check():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(_EVERY_S)
+    return True
 
 
 def try_flock(descriptor: int, shared: bool = False) -> bool:

@@ -64,6 +64,11 @@ def stop(reason: str) -> None:
     _stops.stop(reason)
 
 
+def restart() -> None:
+    """Forget the stops of the process that this one was forked from."""
+    _stops.reset()
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """While the block runs, TERM, INT and HUP end it by :class:`Stopped`.

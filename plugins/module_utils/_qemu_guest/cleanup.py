@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -43,14 +43,27 @@ def clean(identity: Identity) -> list[Cleaned]:
     ]
     entries = []
     with held(), none_begins(guest) as lock:
-        tasks += [(path, partial(_remove_declared, lock)) for path in guest.cleanup_paths]
+        locked = mark(lock) if lock else None
+        tasks += [(path, partial(_remove_declared, locked)) for path in _lock_last(guest.cleanup_paths, locked)]
         for path, remove in tasks:
             if path is not None and os.path.lexists(path):
-                entries.append(_attempt(path, remove, identity.marks.get(path)))
+                entries.append(_attempt(path, remove, identity.marks.get(path), lock))
     return entries
 
 
-def _attempt(path: str, remove: Callable[[str, Mark | None], str], known: Mark | None) -> Cleaned:
+def _lock_last(paths: Sequence[str], locked: Mark | None) -> list[str]:
+    """A start that finds the lock gone goes on, so that goes after all other files; and its directory after it."""
+    return sorted(paths, key=lambda path: (_is_folder(path), locked is not None and mark(path) == locked))
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _attempt(path: str, remove: Callable[[str, Mark | None], str], known: Mark | None, lock: str | None) -> Cleaned:
+    """``lock``: see `none_begins`."""
+    if lock is None:
+        return Cleaned(path, "kept", "a start of the guest is under way")
     try:
         kept = remove(path, known)
     except FileNotFoundError:
@@ -106,17 +119,15 @@ def _unlink(path: str, known: Mark | None) -> str:
     return ""
 
 
-def _remove_declared(lock: str | None, path: str, _known: Mark | None) -> str:
-    """``lock``: see `none_begins`."""
-    if lock is None:
-        return "a start of the guest is under way"
+def _remove_declared(locked: Mark | None, path: str, _known: Mark | None) -> str:
+    """``locked``: the file that we hold, by whatever name it is reached."""
     mode = os.lstat(path).st_mode
     if stat.S_ISDIR(mode):
         os.rmdir(path)  # an empty one only: what else lies there was not declared
         return ""
     if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
         raise PermissionError(errno.EPERM, "it is a device, which is never removed", path)
-    used = in_use(path) if path != lock else ""
+    used = in_use(path) if mark(path) != locked else ""
     if used:
         return used
     os.unlink(path)

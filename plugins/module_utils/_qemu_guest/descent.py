@@ -15,6 +15,7 @@ import random
 import signal
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .._core import locks
 from .._core.wait import Deadline
@@ -22,7 +23,6 @@ from . import ladder as rules
 from . import process
 from .agent import SYNC, Agent, Phase
 from .attempt import Attempt
-from .cleanup import Cleaned, clean
 from .entry import Entry
 from .identity import Identity
 from .ladder import Event, Ladder, Moved, On, Outcome
@@ -30,6 +30,9 @@ from .model import PREPARING, Act, Policy, Rung
 from .probe import Probe
 from .qmp import Event as Message
 from .qmp import Monitor
+
+if TYPE_CHECKING:
+    from .cleanup import Cleaned
 
 # Where the kernel gives no descriptor to wait on, or no event (a file lock): one question per this many seconds.
 ASK_EVERY_S = 0.02
@@ -312,8 +315,7 @@ class Run:
         self.problem = ""
         self.ladder = (self.ladder or self._ladder(time.monotonic()))._replace(outcome=None)
         self._feed(Event(On.ENDED))
-        if self._tidy:
-            self.cleaned = clean(self.identity)
+        self._clean()
         self.done = True
 
     def _settle(self, outcome: Outcome) -> None:
@@ -360,9 +362,15 @@ class Run:
             self._release_at = time.monotonic() + ASK_EVERY_S
             return
         self.identity.close_channels()
-        if self._tidy:
-            self.cleaned = clean(self.identity)
+        self._clean()
         self.done = True
+
+    def _clean(self) -> None:
+        if not self._tidy:
+            return
+        from .cleanup import clean  # not before the first press: a fleet waits for what is compiled until then
+
+        self.cleaned = clean(self.identity)
 
 
 def _has_writer(path: str) -> bool:

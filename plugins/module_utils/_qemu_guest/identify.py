@@ -70,7 +70,7 @@ def _identified(guest: Guest, patience: Deadline) -> Identity:
 
 def _sought(guest: Guest) -> Identity | None:
     """What is to be looked at; None where only a name or UUID is given, and no process bears it."""
-    if guest.pidfile or guest.qmp_socket or guest.agent_socket or guest.pid is not None:
+    if guest.paths or guest.pid is not None:
         return Identity(guest)
     from .find import complete
 
@@ -325,7 +325,7 @@ def _forbidden(identity: Identity, what: str) -> Identity:
 
         held = process.hold(pid)
         if held is not None and is_qemu(process.arguments(pid)):
-            identity.process = held
+            identity.process, identity.is_qemu = held, True
         elif held is not None:
             held.close()
     claimed = "process %d seems to be it, but " % identity.process.pid if identity.process is not None else ""

@@ -49,7 +49,14 @@ class Identity:
         # The sockets whose file was removed or replaced, and at which somebody listens all the same.
         self.vanished: list[str] = []
         # What these paths were when we looked: only the same thing is taken away later.
-        self.marks = {path: mark(path) for path in (guest.pidfile, guest.qmp_socket, guest.agent_socket) if path}
+        self.marks = {path: mark(path) for path in guest.paths}
+
+    @property
+    def holds_qemu(self) -> bool:
+        """Whether what is held is a QEMU, by its command line or by its monitor's greeting."""
+        if self.process is None:
+            return False
+        return self.is_qemu or (self.monitor is not None and self.monitor.greeting is not None)
 
     def close(self) -> None:
         """Let go of process and channels."""

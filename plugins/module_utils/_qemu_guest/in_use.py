@@ -10,7 +10,7 @@ import os
 import stat
 
 from .._core.locks import try_flock
-from .process import lock_owner, writers
+from .process import lock_owner, locks, writers
 from .qmp import Channel
 
 LISTENED = "another process listens there"
@@ -42,7 +42,7 @@ def is_listened(path: str) -> bool:
 
 def _locked(path: str) -> str:
     """QEMU locks its pidfile, and each of its images, also those that it only reads; a task that starts a guest locks
-    its own file by another kind of lock.
+    its own file by another kind of lock. What this very process has locked is not in use for that.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -50,7 +50,8 @@ def _locked(path: str) -> str:
         return ""  # gone meanwhile, or not ours to open
     try:
         owner = lock_owner(descriptor)
-        if owner is None and not try_flock(descriptor):
+        # Shared: two who only look are none who uses it.
+        if owner is None and not try_flock(descriptor, shared=True) and not locks(os.fstat(descriptor)):
             return "another process has locked it"
     except OSError:
         return ""  # a file system without locks

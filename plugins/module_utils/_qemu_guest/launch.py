@@ -21,12 +21,13 @@ from .._core.files import remove
 from .._core.wait import Deadline
 from .accel import choose
 from .argv import argv
-from .places import Places, check_base, prepare_folder
+from .places import Places
 from .process import HeldProcess, LockingProcess, Process, hold, lock_owner
 from .ready import plain, qemu_said
 from .record import Definition, Phase, Record, write_record
+from .run_dir import check_base, prepare_folder
 from .spec import Spec
-from .underway import GIVE_UP_S, await_end, claim, holders
+from .underway import GIVE_UP_S, await_end, by_whom, claim
 
 PACKAGE = "qemu-system-x86 or the qemu-system package of the guest's architecture"
 END_S = 5.0  # for a killed QEMU to be gone, with all of its memory
@@ -275,8 +276,8 @@ def _take_back(name: str, places: Places, error: LifecycleError) -> None:
     try:
         if not await_end(name, places, Deadline(END_S)):
             error.message += (
-                " Of this start a process lives, so nothing of it was removed: %s. Run the task again when that has "
-                "ended, or shut it down with qemu_guest_shutdown." % holders(places)
+                " The log of this start is still held%s, so nothing of it was removed. Run the task again when that "
+                "has ended, or shut it down with qemu_guest_shutdown." % by_whom(places)
             )
             return
         for path in (places.record, places.pidfile, places.qmp_socket, places.agent_socket):

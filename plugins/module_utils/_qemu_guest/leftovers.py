@@ -27,8 +27,7 @@ def call_down(identity: Identity, pidfile: Pidfile | None) -> Identity:
 
 def _links(guest: Guest) -> dict[str, str]:
     """QEMU makes files and sockets, never links: these are somebody's who named them so."""
-    named = (guest.pidfile, guest.qmp_socket, guest.agent_socket)
-    return {path: IS_LINK for path in named if path and os.path.islink(path)}
+    return {path: IS_LINK for path in guest.paths if os.path.islink(path)}
 
 
 def _leftovers(identity: Identity, pidfile: Pidfile | None) -> list[str]:

@@ -91,6 +91,11 @@ class Guest(NamedTuple):
                 return given
         return "pid %s" % self.pid
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The pidfile and the sockets, as far as they are named."""
+        return tuple(path for path in (self.pidfile, self.qmp_socket, self.agent_socket) if path)
+
 
 class Rung(str, Enum):
     """From the gentlest down to the last."""

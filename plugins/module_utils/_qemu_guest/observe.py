@@ -32,7 +32,7 @@ _MAY_BE_STARTING = (State.ABSENT, State.STALE, State.UNPROVEN, State.MONITOR_HUN
 # A start keeps the other guests of a task waiting no longer than this: QEMU itself needs a second or two for it.
 STARTS_S = 10.0
 UNSHOWN = (
-    "a start of it is under way, or what that began is ending, by %s: there is no locked pidfile or no monitor that "
+    "a start of it is under way%s, or what that began is ending: there is no locked pidfile or no monitor that "
     "listens after %.1f s. Run the task again"
 )
 # Each guest's process, monitor and agent stay open, and two locks. What else is open at a time, such as files of /proc,
@@ -42,11 +42,14 @@ DESCRIPTORS_BESIDES = 32
 
 
 class Sight(NamedTuple):
-    """What was seen of one guest, and when on the monotonic clock."""
+    """What was seen of one guest, and when on the monotonic clock. ``awaited_s``: how long a start of it was waited for
+    in vain.
+    """
 
     identity: Identity
     seen: Probe
     at: float
+    awaited_s: float | None = None
 
 
 def look(
@@ -57,16 +60,27 @@ def look(
     heed_starts: bool = True,
 ) -> list[Sight]:
     """Look at every guest. What an earlier look left open and still serves is used again, all else is closed. A monitor
-    that kept that one waiting is only listened to, not waited for again, and neither is a process that was ending.
-    Starts that are under way are waited for, for half of the time that is left and with several guests for no more than
-    STARTS_S, unless it is a start that looks (``heed_starts``).
+    that kept that one waiting is only listened to, not waited for again, and neither is a process that was ending, or a
+    start that went on. Starts that are under way are waited for, for half of the time that is left and with several
+    guests for no more than STARTS_S, unless it is a start that looks (``heed_starts``).
 
     Raises BadInput, before anything is sent, where two are one process.
     """
     _make_room(len(guests))
     sights = _look(guests, deadline, before, details)
     starts = _starts(sights) if heed_starts else {}
-    return _after_starts(starts, guests, deadline, sights, details) if starts else sights
+    if not starts:
+        return sights
+    awaited = {guest: sight.awaited_s for guest, sight in zip(guests, before) if sight.awaited_s is not None}
+    new = [places for index, places in starts.items() if guests[index] not in awaited]
+    waited_s = 0.0
+    if new:
+        waited_s = _await_starts(new, sights, deadline)
+        sights = _look(guests, deadline, sights, details)
+    return [
+        _heeding(sight, starts[index], awaited.get(guests[index], waited_s)) if index in starts else sight
+        for index, sight in enumerate(sights)
+    ]
 
 
 def _starts(sights: Sequence[Sight]) -> dict[int, Places]:
@@ -76,39 +90,60 @@ def _starts(sights: Sequence[Sight]) -> dict[int, Places]:
         if sight.seen.state not in _MAY_BE_STARTING:
             continue
         try:
-            from .underway import is_under_way, place_of
-
-            places = place_of(sight.identity.guest)
-            if places is not None and is_under_way(places):
-                found[index] = places
+            places = _place(sight)
         except OSError:  # nothing more can be opened, and what was seen of the guest tells so
             continue
+        if places is not None and _begins(places, unseen=False):
+            found[index] = places
     return found
 
 
-def _after_starts(
-    starts: Mapping[int, Places], guests: Sequence[Guest], deadline: Deadline, sights: list[Sight], details: bool
-) -> list[Sight]:
-    """What is seen when these starts have shown their guests. Of one that hasn't, only this is known."""
-    from .underway import holders, is_under_way
+def _begins(places: Places, unseen: bool) -> bool:
+    """Whether a start is under way; ``unseen``: what is said where that can't be looked at."""
+    from .underway import is_under_way
 
+    try:
+        return is_under_way(places)
+    except OSError:
+        return unseen
+
+
+def _place(sight: Sight) -> Places | None:
+    """Where the guest is started, if it is. One that was sought by its name alone, and that no process bears, was
+    sought in vain.
+    """
+    from .places import place_of
+
+    guest = sight.identity.guest
+    sought = sight.seen.state is State.ABSENT and not guest.paths
+    return None if sought else place_of(guest)
+
+
+def _await_starts(starts: Sequence[Places], sights: Sequence[Sight], deadline: Deadline) -> float:
+    """Wait until these starts have shown their guests, or the others have waited long enough; how many seconds."""
     half_s = deadline.remaining_s() / 2
-    patience = deadline.within(half_s if len(guests) == 1 else min(half_s, STARTS_S))
+    patience = deadline.within(half_s if len(sights) == 1 else min(half_s, STARTS_S))
     for sight in sights:  # nobody else could talk to these guests while we wait
         sight.identity.close_channels()
     try:
-        poll_until(lambda: not any(map(is_under_way, starts.values())), patience, "starts that are under way")
+        poll_until(
+            lambda: not any(_begins(places, unseen=True) for places in starts), patience, "starts that are under way"
+        )
     except TimedOut:
         pass
-    sights = _look(guests, deadline, sights, details)
-    for index, places in starts.items():
-        sight = sights[index]
-        if sight.identity.process is None and is_under_way(places):
-            told = UNSHOWN % (holders(places), patience.elapsed_s())
-            if sight.seen.problem:
-                told += " (%s)" % sight.seen.problem
-            sights[index] = sight._replace(seen=Probe(State.UNPROVEN, told))
-    return sights
+    return patience.elapsed_s()
+
+
+def _heeding(sight: Sight, places: Places, awaited_s: float) -> Sight:
+    """Of a guest whose start has not shown it after this time only that is known."""
+    if sight.identity.process is not None or not _begins(places, unseen=True):
+        return sight
+    from .underway import by_whom
+
+    told = UNSHOWN % (by_whom(places), awaited_s)
+    if sight.seen.problem:
+        told += " (%s)" % sight.seen.problem
+    return sight._replace(seen=Probe(State.UNPROVEN, told), awaited_s=awaited_s)
 
 
 def _look(guests: Sequence[Guest], deadline: Deadline, before: Sequence[Sight], details: bool) -> list[Sight]:

@@ -114,7 +114,7 @@ def _seen(identity: Identity, asked: Mapping[str, int] | None) -> Probe:
     held, monitor = identity.process, identity.monitor
     if held is None or identity.state is not State.NO_MONITOR:
         return Probe(identity.state, identity.problem)
-    if not identity.is_qemu and (monitor is None or monitor.greeting is None):
+    if not identity.holds_qemu:
         return _stranger(held.pid)
     letter = _process_state(identity)
     seen = Probe(State.NO_MONITOR, process_state=letter, images=tuple(process.written_images(held.pid)))

@@ -267,9 +267,8 @@ def written_images(pid: int) -> list[str]:
     found = []
     for name in _names("/proc/%d/fdinfo" % pid):
         try:
-            with open("/proc/%d/fdinfo/%s" % (pid, name), encoding="ascii", errors="replace") as file:
-                if any(_covers_writer_byte(line) for line in file if line.startswith("lock:")):
-                    found.append(os.readlink("/proc/%d/fd/%s" % (pid, name)))
+            if any(map(_covers_writer_byte, _told_of(str(pid), name, "lock:"))):
+                found.append(os.readlink(_descriptor_path(str(pid), name)))
         except OSError:
             continue  # it was closed meanwhile
     return found
@@ -283,6 +282,11 @@ def open_files(pid: int) -> dict[str, os.stat_result]:
 def opened_by(file: os.stat_result) -> list[int]:
     """The processes that have this file open, as far as this user may see them."""
     return [int(pid) for pid in _names("/proc") if pid.isdigit() and any(True for _name in _ways_to(pid, file))]
+
+
+def locks(file: os.stat_result) -> bool:
+    """Whether this very process holds a lock (flock) on this file; False where there is no /proc."""
+    return any(_is_locked_by(name) for name in _ways_to("self", file))
 
 
 def writers(file: os.stat_result) -> list[int]:
@@ -312,10 +316,20 @@ def _descriptor_path(pid: str, name: str) -> str:
     return "/proc/%s/fd/%s" % (pid, name)
 
 
+def _told_of(pid: str, descriptor: str, key: str) -> list[str]:
+    """The lines under ``key`` of what the kernel tells of a descriptor. Raises OSError if it was closed meanwhile."""
+    with open("/proc/%s/fdinfo/%s" % (pid, descriptor), encoding="ascii", errors="replace") as info:
+        return [line for line in info if line.startswith(key)]
+
+
+def _is_locked_by(descriptor: str) -> bool:
+    """``lock: 1: FLOCK ADVISORY WRITE 4711 fe:00:123 0 EOF``: only what is held by this open file is listed."""
+    return any("FLOCK" in line.split() for line in _told_of("self", descriptor, "lock:"))
+
+
 def _is_writable(pid: str, descriptor: str) -> bool:
     try:
-        with open("/proc/%s/fdinfo/%s" % (pid, descriptor), encoding="ascii", errors="replace") as info:
-            flags = next((line.split()[1] for line in info if line.startswith("flags:")), "0")
+        flags = next((line.split()[1] for line in _told_of(pid, descriptor, "flags:")), "0")
     except OSError:
         return False  # it was closed meanwhile
     return bool(int(flags, 8) & (os.O_WRONLY | os.O_RDWR))

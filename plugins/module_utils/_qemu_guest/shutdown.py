@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -17,7 +18,7 @@ from .._core.converge import Plan, View
 from .._core.errors import BadInput, LifecycleError
 from .._core.locks import try_flock
 from .._core.wait import Deadline, check_timeout, poll_until
-from .identity import Identity
+from .identity import Identity, mark_of
 from .model import Guest, Policy, Rung, State
 from .observe import Sight, look, view_of
 from .probe import Probe
@@ -94,6 +95,7 @@ class Shutdown:
         self._runs: dict[int, Run] = {}
         self._cleaned: dict[int, list[Mapping[str, object]]] = {}
         self._applied = False
+        self._looked_again = False
         self._succeeded = False
 
     def observe(self) -> list[Sight]:
@@ -104,8 +106,10 @@ class Shutdown:
 
     def plan(self, seen: Sequence[Sight]) -> Plan[Step]:
         """Guests that can't be brought down are left out here and reported in ``result``: they don't keep the others
-        up.
+        up. So is, when all was done, what isn't as it should be by then.
         """
+        if self._applied:
+            return Plan([], self.view(seen))
         steps = []
         predicted = []
         entries: dict[int, Entry] = {}
@@ -120,8 +124,7 @@ class Shutdown:
                 steps.append(Step(index, None))
                 view = {**view, "files": []}
             predicted.append(view)
-        if not self._applied:  # afterwards the record is of what was done, not of what is left to do
-            self._entries = entries
+        self._entries = entries
         return Plan(steps, {"guests": predicted})
 
     def _enter(self, sight: Sight) -> Entry:
@@ -206,7 +209,9 @@ class Shutdown:
         for run in self._runs.values():
             if not run.down and run.identity.process is not None and not run.identity.process.alive():
                 run.found_gone()
-        return self.observe()
+        seen = self.observe()
+        self._looked_again = True
+        return seen
 
     def view(self, seen: Sequence[Sight]) -> View:
         return {"guests": [view_of(sight) for sight in seen]}
@@ -233,6 +238,8 @@ class Shutdown:
             found.append((state, run.problem))
         elif run is None and index in self._entries and self._entries[index].refusal:
             found.append((state, self._entries[index].refusal))
+        if self._looked_again and not found:
+            found += self._come_meanwhile(index)
         outcome = run.outcome if run is not None else None
         if self._wish.require_graceful and outcome is not None and outcome.down and outcome.graceful is False:
             found.append((state, "it is down, but %s" % _forced(outcome)))
@@ -240,6 +247,20 @@ class Shutdown:
             if entry["outcome"] == "failed":
                 found.append((state, "%s was left behind: %s" % (entry["path"], entry["reason"])))
         return [{"guest": label, "state": state, "reason": reason} for state, reason in found]
+
+    def _come_meanwhile(self, index: int) -> Iterator[tuple[str, str]]:
+        """What is there again, or has come since the task began. Of one that was proven to end only a QEMU tells:
+        whatever else is at its paths now is not the guest.
+        """
+        sight, run = self._sights[index], self._runs.get(index)
+        state = sight.seen.state
+        if not state.is_down and (run is None or sight.identity.holds_qemu):
+            yield state.value, _up_again(sight, had_ended=run is not None)
+        elif state.is_down and self._wish.cleanup:
+            told = {entry["path"] for entry in self._cleanings(index) if entry["outcome"] != "removed"}
+            for path in sight.identity.leftovers:
+                if path not in told:
+                    yield state.value, "%s came while the task was at work: run the task again" % path
 
     def _cleanings(self, index: int) -> list[Mapping[str, object]]:
         run = self._runs.get(index)
@@ -310,7 +331,7 @@ class Shutdown:
     def warnings(self) -> list[str]:
         said = missing_protections([Capability.PIDFD, Capability.PROC])
         said += ["%s: %s." % (guest.label, problem) for guest, problem in self._namesakes()]
-        for run in self._runs.values():
+        for index, run in self._runs.items():
             outcome = run.outcome
             if run.down and outcome is not None and outcome.method is not None:
                 if outcome.graceful is False:
@@ -319,6 +340,10 @@ class Shutdown:
                     said.append(
                         "%s shut down by itself, but its QEMU ended only by %s." % (run.label, outcome.method.value)
                     )
+            now = self._sights[index]
+            if run.down and not now.identity.holds_qemu and not now.seen.state.is_down:
+                told = (run.label, now.seen.problem)
+                said.append("%s is down, but what is at its paths now is not known to be a guest: %s." % told)
             if run.cancelled_jobs and self._wish.policy.block_jobs != "cancel":
                 said.append("%s: its shutdown cancelled block jobs (%s)." % (run.label, ", ".join(run.cancelled_jobs)))
             for path in run.busy_images:
@@ -330,6 +355,18 @@ def _forced(outcome: Outcome) -> str:
     """How a guest ended that did not shut itself down."""
     method = outcome.method.value if outcome.method is not None else "nothing of ours"
     return _NOT_GRACEFUL.get(outcome.reason or "", "by %s: it did not shut down by itself" % method)
+
+
+def _up_again(sight: Sight, had_ended: bool) -> str:
+    """Why a guest that was down is not."""
+    held, seen = sight.identity.process, sight.seen
+    now = "as process %d" % held.pid if held is not None else "it seems (%s)" % (seen.problem or seen.state.value)
+    if had_ended:
+        return (
+            "it went down, and is up again, %s: stop what starts it anew, such as a service, and run the task again"
+            % now
+        )
+    return "it was down, and was started while the task was at work, %s: run the task again" % now
 
 
 def _clean(identity: Identity) -> list[Mapping[str, Any]]:
@@ -346,23 +383,28 @@ def _message(failures: Sequence[Mapping[str, object]], total: int) -> str:
     return "%d of %d guests are not as asked. %s." % (len(names), total, told)
 
 
-def _lockable(identities: Sequence[Identity], stack: ExitStack) -> Iterator[tuple[int, str]]:
+def _lockable(identities: Sequence[Identity], stack: ExitStack) -> list[tuple[int, str]]:
     """Descriptors on which tasks about the same guest exclude each other, by whatever means each names it, and the
     guests' names.
 
-    An flock on them is no business of QEMU's and leaves no file behind. Always in the same order, so that no two wait
-    for each other.
+    An flock on them is no business of QEMU's and leaves no file behind. Each file is there once, however many guests
+    name it, and always in the same order: nobody waits for himself, and no two for each other.
     """
-    for path, label in sorted((path, identity.guest.label) for identity in identities for path in _lock_path(identity)):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            continue  # gone already, or not ours to read: what identifies the guest is looked at again anyhow
-        stack.callback(os.close, descriptor)
-        yield descriptor, label
+    found: dict[tuple[int, int], tuple[int, str]] = {}
+    for identity in identities:
+        for path in _lock_paths(identity):
+            try:
+                if not _is_private_file(path):
+                    continue
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            except OSError:
+                continue  # gone already, or not ours to read: what identifies the guest is looked at again anyhow
+            stack.callback(os.close, descriptor)
+            found.setdefault(mark_of(os.fstat(descriptor)), (descriptor, identity.guest.label))
+    return [found[key] for key in sorted(found)]
 
 
-def _lock_path(identity: Identity) -> Iterator[str]:
+def _lock_paths(identity: Identity) -> Iterator[str]:
     """What tasks about one guest have in common: its process's environment, which only those can open who may send it
     signals, and its pidfile.
     """
@@ -370,3 +412,11 @@ def _lock_path(identity: Identity) -> Iterator[str]:
         yield "/proc/%d/environ" % identity.process.pid
     if identity.guest.pidfile is not None and has(Capability.OFD_LOCKS):  # where flock is no business of QEMU's lock
         yield identity.guest.pidfile
+
+
+def _is_private_file(path: str) -> bool:
+    """Whoever can read a file can lock it, and keep us waiting; and to open what is no file may do something already.
+    Raises OSError.
+    """
+    mode = os.stat(path).st_mode
+    return stat.S_ISREG(mode) and not mode & (stat.S_IRGRP | stat.S_IROTH)

@@ -17,10 +17,10 @@ from .._core.converge import Plan
 from .._core.errors import LifecycleError
 from .._core.wait import Deadline, check_timeout
 from .model import state_of
-from .places import check_folder, places
 from .process import is_stopped, open_files, pidfile_owner
 from .process import stat as process_stat
 from .record import Definition, Phase, Record, awaited, definition, differing, digest, record_of
+from .run_dir import check_folder, places
 from .status import RESUMABLE, Answer, NotResumed, ask
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Guest:
     def exclusive(self) -> Iterator[None]:
         """See Subject. Two tasks on one guest take turns, and a start that was cut off comes to its end."""
         from .._core.locks import exclusive
-        from .places import prepare_base
+        from .run_dir import prepare_base
         from .underway import settle
 
         prepare_base(self._places.base)

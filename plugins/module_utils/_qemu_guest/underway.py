@@ -13,21 +13,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from .._core.errors import Refused, TimedOut
-from .._core.locks import is_held, try_flock
+from .._core.locks import is_held, soon, try_flock
 from .._core.wait import Deadline, poll_until
 from .identity import mark, mark_of
 from .model import Guest
-from .places import Places, places_of
-from .process import arguments, opened_by, pidfile_owner
+from .places import Places, place_of
+from .process import arguments, locks, opened_by, pidfile_owner
 from .qmp import Channel
 
 # From its becoming a daemon to the lock on its pidfile QEMU needs milliseconds, a second or two on a host that swaps.
 SETTLE_S = 10.0
 # From the removal of its pidfile to its end QEMU needs milliseconds as well; a guest that lost its pidfile stays.
 GIVE_UP_S = 3.0
+# A task that waits for its guest to be ready needs milliseconds to see that it has ended, and to end as well.
+TASK_END_S = 1.0
 
 
 def claim(name: str, places: Places, deadline: Deadline) -> int:
@@ -39,16 +41,30 @@ def claim(name: str, places: Places, deadline: Deadline) -> int:
     held: list[int] = []
     try:
         # Who cleans up after the guest, or only looks, has it for a moment.
-        poll_until(lambda: _hold_log(places, held), Deadline(GIVE_UP_S), "the log of %s" % name)
+        poll_until(lambda: _make_log(places, held), Deadline(GIVE_UP_S), "the log of %s" % name)
     except TimedOut:
         raise Refused("start the guest %s" % name, "it is being started already", "Run the task again") from None
     os.ftruncate(held[0], 0)
     return held[0]
 
 
-def _hold_log(places: Places, held: list[int]) -> bool:
-    """Lock the log, unless somebody has it or takes it away in this moment. ``held`` gets the descriptor."""
-    descriptor = os.open(places.qemu_log, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _make_log(places: Places, held: list[int]) -> bool:
+    """Lock the log, a new one if need be. Who cleaned up may have taken its directory away as well."""
+    from .run_dir import prepare_folder
+
+    prepare_folder(places.folder)
+    try:
+        return _hold_log(places, held, os.O_RDWR | os.O_CREAT)
+    except FileNotFoundError:
+        return False
+
+
+def _hold_log(places: Places, held: list[int], flags: int) -> bool:
+    """Lock the log, unless somebody has it or takes it away in this moment. ``held`` gets the descriptor.
+
+    Raises OSError where it can't be opened or locked.
+    """
+    descriptor = os.open(places.qemu_log, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         if try_flock(descriptor) and mark(places.qemu_log) == mark_of(os.fstat(descriptor)):
             held.append(descriptor)
@@ -72,8 +88,8 @@ def settle(name: str, places: Places, deadline: Deadline) -> None:
     except TimedOut:
         raise Refused(
             "start the guest %s" % name,
-            "an earlier start, whose task is gone, is still under way after %.1f s, and has not locked %s: %s"
-            % (share.elapsed_s(), places.pidfile, _holders(descriptor)),
+            "an earlier start, whose task is gone, is still under way%s after %.1f s, and has not locked %s"
+            % (by_whom(places), share.elapsed_s(), places.pidfile),
             "Run the task again when that has ended, or end it by hand",
         ) from None
     finally:
@@ -97,31 +113,20 @@ def await_end(name: str, places: Places, deadline: Deadline) -> bool:
         os.close(descriptor)
 
 
-def holders(places: Places) -> str:
-    """The processes of a start, for a message."""
-    descriptor = _open_log(places)
-    if descriptor is None:
-        return "none"
-    try:
-        return _holders(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def place_of(guest: Guest) -> Places | None:
-    """Where the guest that a task names was or is being started by this collection; None where it wasn't, or where this
-    user may not see that.
+def by_whom(places: Places) -> str:
+    """The processes of a start but this one, for a message: its task's, and what that began. Empty where this user
+    sees none.
     """
-    named = [path for path in (guest.pidfile, guest.qmp_socket, guest.agent_socket) if path]
-    if not named:
-        from .find import claimants
+    found = {pid for path in (places.qemu_log, places.lock) for pid in _users(path)}
+    told = ["process %d (%s)" % (pid, (arguments(pid) or ["unreadable"])[0]) for pid in sorted(found)]
+    return " by " + ", ".join(told) if told else ""
 
-        named = [said.pidfile for _pid, said in claimants(guest) if said.pidfile]
-    for path in named:
-        found = places_of(path)
-        if found is not None and (os.path.lexists(found.lock) or os.path.lexists(found.qemu_log)):
-            return found
-    return None
+
+def _users(path: str) -> list[int]:
+    try:
+        return [pid for pid in opened_by(os.stat(path, follow_symlinks=False)) if pid != os.getpid()]
+    except OSError:
+        return []  # gone, or out of this user's sight
 
 
 def is_under_way(places: Places) -> bool:
@@ -140,23 +145,40 @@ def is_under_way(places: Places) -> bool:
 @contextmanager
 def none_begins(guest: Guest) -> Iterator[str | None]:
     """No start of the guest comes to have a process meanwhile, and finds its files taken away. Yields the file whose
-    lock is held for that, None where a start or its QEMU holds it, and nothing ("") where there is none that this user
-    could lock.
+    lock is held for that, None where a start is at work or its QEMU holds it, and nothing ("") where there is none that
+    this user could lock.
     """
-    with ExitStack() as stack:
-        yield _lock_log(guest, stack)
-
-
-def _lock_log(guest: Guest, stack: ExitStack) -> str | None:
-    places = place_of(guest)
+    held: list[int] = []
     try:
-        descriptor = None if places is None else _open_log(places)
-        if places is None or descriptor is None:
-            return ""
-        stack.callback(os.close, descriptor)
-        return places.qemu_log if try_flock(descriptor) else None
-    except OSError:  # another user's, or on a file system without locks
+        yield _lock_log(guest, held)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+
+
+def _lock_log(guest: Guest, held: list[int]) -> str | None:
+    try:
+        places = place_of(guest)
+    except OSError:
         return ""
+    if places is None:
+        return ""
+    try:
+        locked = soon(lambda: _hold_log(places, held, os.O_RDONLY))
+    except OSError:  # not there, another user's, or on a file system without locks
+        locked = True
+    # In this order: a start that comes to hold its own lock only now has to wait for the log.
+    if not locked or not soon(lambda: not _is_at_work(places), TASK_END_S):
+        return None
+    return places.qemu_log if held else ""
+
+
+def _is_at_work(places: Places) -> bool:
+    """Whether another task than this one starts the guest."""
+    try:
+        return is_held(places.lock) and not locks(os.stat(places.lock))
+    except OSError:
+        return False  # that task has ended just now
 
 
 def _open_log(places: Places) -> int | None:
@@ -177,10 +199,3 @@ def _listens(places: Places) -> bool:
     listens = channel.usable or channel.problem == "EAGAIN"
     channel.close()
     return listens
-
-
-def _holders(descriptor: int) -> str:
-    """The processes that have the log open, for a message."""
-    pids = [pid for pid in opened_by(os.fstat(descriptor)) if pid != os.getpid()]
-    told = ["process %d (%s)" % (pid, (arguments(pid) or ["unreadable"])[0]) for pid in pids]
-    return ", ".join(told) or "a process that this user can't see"

@@ -15,12 +15,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from .._core.errors import LifecycleError, Refused, storage_failed
 from .._core.files import (
     afterwards,
     inherit,
+    on_failure,
     publish,
+    publish_new,
     remove,
     removed_on_failure,
     sync_folder,
@@ -29,7 +32,6 @@ from .._core.locks import exclusive
 from .._core.names import beside
 from . import record as records
 from .build import STAT_BLOCK_BYTES, Builder
-from .download import Attempt, fetch
 from .examine import check
 from .extras import Named
 from .found import Holder
@@ -61,6 +63,9 @@ from .steps import (
 )
 from .tool import Node, QemuImg, option_list
 from .usage import hold, holders, newcomers
+
+if TYPE_CHECKING:
+    from .download import Attempt
 
 NEW_IMAGE_MODE = 0o644  # what qemu-img itself gives a new image; the umask takes its part
 
@@ -193,6 +198,8 @@ class Work:
             path = beside(self.desired.path, "download")
             remove(path)
             stack.enter_context(afterwards(partial(remove, path), "removing %s" % path))
+            from .download import fetch  # Ansible's code for URLs takes longer to load than a small image to make
+
             fetch(source, path, self.qemu_img.deadline, self.attempts)
         content = stack.enter_context(opened(source, self.qemu_img, path))
         if not source.is_url and self.seen.source is not None:
@@ -362,22 +369,21 @@ class Work:
         self.bytes_written = os.fstat(self._new_descriptor).st_blocks * STAT_BLOCK_BYTES
 
     def _put_in_place(self, new: str, target: str, exists: bool, record: Record | None) -> None:
-        """After a last look: making the new file may have taken hours, and not everybody heeds locks.
+        """At once after a last look: making the new file may have taken hours, and not everybody heeds locks.
 
-        The record may be a file beside the target: only what comes there itself gets one.
+        The record may be a file beside the target: only what comes there itself keeps one.
         """
-        os.fsync(self._new_descriptor)
-        if not exists and os.path.lexists(target):
-            raise Refused(
-                "make %s" % target, "another file of that name came meanwhile", "Look at it, then run the task again"
-            )
-        found = newcomers(target) if exists else ()
-        if found:
-            raise _came_into_use("replace", target, found)
-        if record is not None:
-            records.write(new, record, target)
+        with on_failure(partial(records.remove_unused, target), "removing the record of %s" % target):
+            if record is not None:
+                records.write(new, record, target)
             os.fsync(self._new_descriptor)
-        publish(new, target)
+            if not exists:
+                _publish_new(new, target)
+                return
+            found = newcomers(target)
+            if found:
+                raise _came_into_use("replace", target, found)
+            publish(new, target)
 
     def _remember(self, path: str, image_format: Format) -> None:
         """Write the record of the image."""
@@ -448,6 +454,15 @@ class Work:
         backing = ["-b", str(info.backing_file), "-F", info.backing_format or Format.RAW.value]
         self._builder.create(node, info.virtual_size_bytes, options, backing)
         self._publish(node.format)
+
+
+def _publish_new(new: str, target: str) -> None:
+    try:
+        publish_new(new, target)
+    except FileExistsError:
+        raise Refused(
+            "make %s" % target, "another file of that name came meanwhile", "Look at it, then run the task again"
+        ) from None
 
 
 def _came_into_use(operation: str, path: str, found: Sequence[Holder]) -> Refused:

@@ -114,6 +114,13 @@ def _open(source: Source, offset: int, deadline: Deadline) -> Any:
             % (error.code, error.reason, source.shown)
         ) from None
     except (OSError, HTTPException) as error:  # URLError is an OSError
+        distrust = getattr(getattr(error, "reason", None), "verify_message", "")  # an SSLCertVerificationError's
+        if distrust:
+            raise LifecycleError(
+                "The server of %s can't be trusted: %s. Check the URL; if the server is the one that is meant, add who "
+                "signs its certificate to those whom this host trusts, or name a file with that certificate by "
+                "SSL_CERT_FILE in the task's environment." % (source.shown, distrust.rstrip("."))
+            ) from None
         raise _Passing(describe(error)) from None
 
 

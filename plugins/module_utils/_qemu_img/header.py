@@ -76,9 +76,12 @@ def inspect(descriptor: int) -> Header:
     return Header(None, (), "")
 
 
-def refuse_strange_parts(path: str, header: Header) -> None:
+_ANEW = "Get that image anew, or make one file of it with qemu-img convert yourself if you trust its maker"
+
+
+def refuse_strange_parts(path: str, header: Header, instead: str = "") -> None:
     """Raise Refused for an image whose data QEMU would look for where no image has its own: it opens what a header
-    names, only to tell what the image is.
+    names, only to tell what the image is. ``instead``: what the task can do about this one.
     """
     for name in header.parts:
         fault = _strangeness(path, name, header.format)
@@ -86,8 +89,7 @@ def refuse_strange_parts(path: str, header: Header) -> None:
             raise Refused(
                 "open %s" % path,
                 "its header names %s as a part of it, and %s" % (name, fault),
-                "Whoever made it chose that name. Get that image anew, or make one file of it with qemu-img convert "
-                "yourself if you trust its maker",
+                "Whoever made it chose that name. %s" % (instead or _ANEW),
                 references=list(header.references),
             )
 

@@ -165,11 +165,11 @@ class Image:
 
     def result(self, seen: Seen) -> Mapping[str, object]:
         """See Subject."""
-        return {
-            "image": describe_image(self.path, seen.info)
-            if seen.exists and seen.info
-            else {"path": self.path, "exists": seen.exists}
-        }
+        if not (seen.exists and seen.info):
+            return {"image": {"path": self.path, "exists": seen.exists}}
+        if not seen.opened:
+            return {"image": {"path": self.path, "exists": True, "format": seen.info.format.value}}
+        return {"image": describe_image(self.path, seen.info)}
 
     def extras(self) -> Mapping[str, object]:
         """See Subject."""

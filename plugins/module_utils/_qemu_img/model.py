@@ -174,6 +174,7 @@ class SourceSeen(NamedTuple):
 class Seen(NamedTuple):
     """One observation. What was not asked for is None: no decision depends on it.
 
+    ``opened``: False for an image that nobody opens, of which only the format is known.
     ``other_files`` are those, beside a backing file, that hold the image's data, by its own names for them.
     ``below`` is the file into which a commit would write, links followed; ``left_below`` lies beside it.
     ``extents`` are those that go when the image goes, ``left_extents`` those that it names too and that stay.
@@ -184,6 +185,7 @@ class Seen(NamedTuple):
 
     exists: bool
     info: ImageInfo | None = None
+    opened: bool = True
     record: Record | None = None
     leftovers: tuple[str, ...] = ()
     source: SourceSeen | None = None

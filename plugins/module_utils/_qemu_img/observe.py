@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 
 from .._core.errors import CommandFailed, LifecycleError, Refused
+from .._core.names import beside
 from . import record as records
 from .differences import has_unknown_option, is_current_backing, is_locked, is_recorded, needs_source
 from .examine import (
@@ -34,6 +35,11 @@ from .source import has_content_of, opened
 from .steps import WHOLE, CommitDown, Create, Rebuild, Seed, Step, Sweep
 from .tool import Node, QemuImg
 from .usage import holders, refuse_written
+
+_INSTEAD = (
+    "Make it anew with source and force: true, or remove it with state: absent; if you trust its maker, make one file "
+    "of it with qemu-img convert yourself"
+)
 
 
 class Observer:
@@ -101,7 +107,9 @@ class Observer:
         used = os.stat(path).st_size
         info = ImageInfo(header_format(path), 0, used, None, None, False, False, False, {}, (), ())
         named = refusal.facts.get("references")
-        return seen._replace(info=info, leads_out=", ".join(named) if isinstance(named, list) else "another file")
+        return seen._replace(
+            info=info, opened=False, leads_out=", ".join(named) if isinstance(named, list) else "another file"
+        )
 
     def _with_commit(self, seen: Seen, info: ImageInfo, backing_file: str) -> Seen:
         """What lies below is the file itself, as for `path`: else a commit would replace a link, and exclude no task
@@ -134,12 +142,12 @@ class Observer:
         path = self._desired.path
         if record is not None:
             try:
-                return self.qemu_img.info(Node(path, record.format))
+                return self.qemu_img.info(Node(path, record.format), instead=_INSTEAD)
             except CommandFailed:
                 pass  # somebody wrote another image into the same file: then it is what it says
         node = Node(path, header_format(path))
         try:
-            return self.qemu_img.info(node)
+            return self.qemu_img.info(node, instead=_INSTEAD)
         except CommandFailed as error:
             said = str(error.facts["stderr"]).strip() or "qemu-img was killed by its limits"
             raise LifecycleError(
@@ -219,4 +227,11 @@ class Observer:
             replaced += [seen.below for step in commits if not step.in_place]
         for path in replaced:
             refuse_foreign(path)
-        return seen._replace(split=tuple(path for path in replaced if os.stat(path).st_nlink > 1))
+        return seen._replace(split=tuple(path for path in replaced if _has_other_names(path)))
+
+
+def _has_other_names(path: str) -> bool:
+    """Not counting the one under which a run that was killed just then has made it."""
+    status, made_as = os.stat(path), beside(path, "new")
+    own = 2 if os.path.lexists(made_as) and os.path.samestat(os.lstat(made_as), status) else 1
+    return status.st_nlink > own

@@ -44,7 +44,14 @@ def predicted(desired: Desired, seen: Seen, steps: list[Step]) -> dict[str, obje
         info = info._replace(format=desired.format, options=visible, encrypted=desired.encryption is not None)
     check = CheckResult(0, 0) if desired.repair is not RepairMode.NONE and desired.format in CHECKED_FORMATS else None
     after = seen._replace(
-        exists=True, info=info, leftovers=(), left_below=(), backing_is_current=True, commit_to=None, check=check
+        exists=True,
+        info=info,
+        opened=True,
+        leftovers=(),
+        left_below=(),
+        backing_is_current=True,
+        commit_to=None,
+        check=check,
     )
     if any(isinstance(step, (Adopt, CommitDown, *WHOLE)) for step in steps):
         after = after._replace(record=Record(desired.format, None, remembered(desired, seen, steps, seen.source), ""))

@@ -64,6 +64,14 @@ def write(path: str, record: Record, published_as: str) -> None:
     write_whole(sidecar(published_as), json.dumps(kept, sort_keys=True).encode())
 
 
+def remove_unused(path: str) -> None:
+    """Remove the record's file if it isn't about what lies at ``path``: that never came there."""
+    if not os.path.exists(path) or _file_key(path) not in _read_sidecar(path):
+        from .._core.files import remove
+
+        remove(sidecar(path))
+
+
 def _set_attribute(path: str, data: bytes) -> None:
     """An image that is declared read-only to its owner, as a base often is, has to be writable for that moment."""
     try:

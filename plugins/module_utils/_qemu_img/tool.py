@@ -165,19 +165,17 @@ class QemuImg:
             if writing >= 0:
                 os.close(writing)
 
-    def info(self, node: Node, trusted: bool = False, advice: str = "") -> ImageInfo:
+    def info(self, node: Node, trusted: bool = False, advice: str = "", instead: str = "") -> ImageInfo:
         """Metadata of one image; never of its backing chain. Takes no lock, so it works beside a running machine.
 
-        Raises Refused for one that has its data in strange places, unless its maker is ``trusted``, and CommandFailed,
-        with the ``advice``, for one that can't be read.
+        Raises Refused, which says what to do ``instead``, for one that has its data in strange places, unless its
+        maker is ``trusted``, and CommandFailed, with the ``advice``, for one that can't be read.
         """
         import resource
 
         if not trusted and node.format in (Format.VMDK, Format.QCOW2):
-            refuse_strange_parts(
-                node.path, inspect_path(node.path) if node.descriptor < 0 else inspect(node.descriptor)
-            )
-
+            header = inspect_path(node.path) if node.descriptor < 0 else inspect(node.descriptor)
+            refuse_strange_parts(node.path, header, instead)
         limits = {resource.RLIMIT_AS: INFO_MEMORY_BYTES, resource.RLIMIT_CPU: INFO_CPU_S}
         words = ["info", "-U", "--output=json", *node._replace(encrypted=False).arguments()]
         doing = "reading %s" % node.path

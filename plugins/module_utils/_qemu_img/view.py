@@ -20,7 +20,10 @@ def view(desired: Desired, seen: Seen) -> dict[str, object]:
     info = seen.info
     if info is None:
         return shown
-    shown.update(format=info.format.value, virtual_size=info.virtual_size_bytes)
+    shown.update(format=info.format.value)
+    if not seen.opened:
+        return shown
+    shown.update(virtual_size=info.virtual_size_bytes)
     backing = desired.backing.stored if desired.backing and seen.backing_is_current else info.backing_file or ""
     options = _shown_options(desired, info, seen.record)
     declared: tuple[tuple[bool, str, object], ...] = (

@@ -34,6 +34,24 @@ class Pids:
         *lines, self._line = (self._line + piece).split(b"\n")
         self.watched += [Watched(int(line)) for line in lines]
 
+    def are_two_with(self, piece):
+        """Take one more piece of output; whether two processes are known with it."""
+        self(piece)
+        return len(self.watched) == 2
+
+
+class Clock:
+    """Time that passes only when the test says so, and then all of it."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def run_out(self):
+        self.now += 2 * PATIENCE_S
+
 
 @pytest.fixture
 def pids():
@@ -41,6 +59,11 @@ def pids():
     yield found
     for process in found.watched:
         process.close()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
 
 
 def test_both_outputs_the_exit_code_and_the_command_line_come_back():
@@ -112,24 +135,44 @@ def test_endless_output_is_cut_not_kept(monkeypatch):
     assert 1000 <= len(done.stdout) <= 1000 + 65536
 
 
-def test_the_deadline_ends_the_program_and_its_children(pids):
+def test_the_deadline_ends_the_program_and_its_children(pids, clock):
+    def take(piece):
+        if pids.are_two_with(piece):
+            clock.run_out()
+
     with pytest.raises(TimedOut) as caught:
-        sh("echo $$; sleep 1000 & echo $!; echo last words >&2; wait", deadline=Deadline(1), on_output=pids)
+        sh(
+            "echo last words >&2; echo $$; sleep 1000 & echo $!; wait",
+            deadline=Deadline(PATIENCE_S, clock),
+            on_output=take,
+        )
     assert [process.ended() for process in pids.watched] == [True, True]
     assert "a test" in str(caught.value)
     assert "Last seen: last words." in str(caught.value)
 
 
-def test_a_program_that_closed_its_outputs_is_still_bound_by_the_deadline(pids):
+def test_a_program_that_closed_its_outputs_is_still_bound_by_the_deadline(pids, clock, monkeypatch):
+    has_ended = command._has_ended
+
+    def ask(process):
+        clock.run_out()
+        return has_ended(process)
+
+    monkeypatch.setattr(command, "_has_ended", ask)
     with pytest.raises(TimedOut):
-        sh("echo $$; exec sleep 1000 >&- 2>&-", deadline=Deadline(1), on_output=pids)
+        sh("echo $$; exec sleep 1000 >&- 2>&-", deadline=Deadline(PATIENCE_S, clock), on_output=pids)
     assert pids.watched[0].ended()
 
 
-def test_a_grandchild_that_keeps_the_output_open_is_bound_by_the_deadline(pids):
+def test_a_grandchild_that_keeps_the_output_open_is_bound_by_the_deadline(pids, clock):
+    def take(piece):
+        if pids.are_two_with(piece):
+            assert pids.watched[0].ended()
+            clock.run_out()
+
     with pytest.raises(TimedOut):
-        sh("sleep 1000 & echo $!", deadline=Deadline(1), on_output=pids)
-    assert pids.watched[0].ended()
+        sh("echo $$; sleep 1000 & echo $!", deadline=Deadline(PATIENCE_S, clock), on_output=take)
+    assert pids.watched[1].ended()
 
 
 def test_a_grandchild_does_not_outlive_a_program_that_ended_well(pids):

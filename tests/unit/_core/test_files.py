@@ -77,6 +77,38 @@ def test_publishing_what_is_not_there_leaves_the_target(tmp_path):
     assert (tmp_path / "target").read_text() == "old"
 
 
+def a_file_system_without_links(*_names):
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.fixture(name="link", params=[os.link, a_file_system_without_links], ids=["links", "no links"])
+def _link(request, monkeypatch):
+    monkeypatch.setattr(os, "link", request.param)
+
+
+@pytest.mark.usefixtures("link")
+def test_a_new_file_gets_its_name_and_has_no_other(tmp_path):
+    new, target = tmp_path / "new", tmp_path / "target"
+    new.write_text("new")
+    files.publish_new(str(new), str(target))
+    assert target.read_text() == "new"
+    assert target.stat().st_nlink == 1
+    assert os.listdir(str(tmp_path)) == ["target"]
+
+
+@pytest.mark.usefixtures("link")
+@pytest.mark.parametrize("other", [Path.touch, Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_a_new_file_takes_no_place_that_is_taken(tmp_path, other):
+    new, target = tmp_path / "new", tmp_path / "target"
+    new.write_text("new")
+    other(target)
+    there = target.lstat()
+    with pytest.raises(FileExistsError):
+        files.publish_new(str(new), str(target))
+    assert target.lstat() == there
+    assert new.read_text() == "new"
+
+
 def test_removing_tells_whether_it_was_there(tmp_path):
     (tmp_path / "file").touch()
     assert files.remove(str(tmp_path / "file")) is True
@@ -193,7 +225,7 @@ def test_a_copy_of_a_file_that_is_all_hole_or_all_data(tmp_path, size):
     assert target.read_bytes() == source.read_bytes()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 8 * MIB), st.binary(min_size=1, max_size=9000)), max_size=8), st.data())
 def test_any_copy_reads_the_same(tmp_path_factory, writes, data):
     folder = tmp_path_factory.mktemp("copy")

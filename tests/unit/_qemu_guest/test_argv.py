@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import BadInput
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest import spec as spec_module
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.argv import argv, escaped
-from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.places import places
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.record import definition, differing, digest
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.run_dir import places
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.spec import (
     ReadyKind,
     parse_readiness,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.cleanup import clean
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.identity import Identity
+from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.leftovers import call_down
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_guest.model import Guest
 from tests.unit._qemu_guest.test_process import LOCKS
+from tests.unit.children import flocked
 
 
 def known(tmp_path: Path, cleanup_paths: tuple[str, ...] = ()) -> Identity:
@@ -146,3 +149,63 @@ def test_a_named_socket_goes_only_where_nobody_listens(tmp_path, listening):
             other.listen()
         expected = ("kept", "another process listens there") if listening else ("removed", "")
         assert done(Identity(Guest(cleanup_paths=(str(tmp_path / "x"),))))["x"] == expected
+
+
+def test_a_named_file_that_is_looked_at_in_passing_goes(tmp_path):
+    (tmp_path / "x").write_text("x")
+    with (tmp_path / "x").open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        assert done(Identity(Guest(cleanup_paths=(str(tmp_path / "x"),))))["x"] == ("removed", "")
+
+
+def test_a_named_file_that_this_task_has_locked_goes(tmp_path):
+    identity = known(tmp_path, (str(tmp_path / "x"), str(tmp_path / "pid")))
+    (tmp_path / "x").write_text("x")
+    with (tmp_path / "x").open() as ours, (tmp_path / "pid").open() as ours_too:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        fcntl.flock(ours_too, fcntl.LOCK_EX)
+        assert call_down(identity, None).kept == {}
+        assert done(identity) == dict.fromkeys(("pid", "qmp", "x"), ("removed", ""))
+
+
+def test_a_named_file_that_another_has_locked_stays(tmp_path):
+    (tmp_path / "x").write_text("x")
+    with (tmp_path / "x").open() as aside, flocked(tmp_path / "x"):
+        assert aside.readable(), "that it is open here too makes it none of ours"
+        reason = "another process has locked it"
+        assert done(Identity(Guest(cleanup_paths=(str(tmp_path / "x"),))))["x"] == ("kept", reason)
+
+
+def started(tmp_path: Path) -> Path:
+    """The directory of a guest that qemu_guest_start started, and that is dead."""
+    folder = tmp_path / "run" / "web1"
+    folder.mkdir(parents=True)
+    for name in ("qemu.pid", "qemu.log", "guest.json"):
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize("way", ["run", "linked", "run/"])
+def test_what_keeps_starts_off_goes_last_by_whatever_name(tmp_path, way):
+    folder = started(tmp_path)
+    (tmp_path / "linked").symlink_to("run")
+    named = tuple("%s/%s/web1%s" % (tmp_path, way, name) for name in ("", "/qemu.log", "/guest.json"))
+    entries = clean(Identity(Guest(str(folder / "qemu.pid"), cleanup_paths=named)))
+    assert [(os.path.basename(entry.path), entry.outcome) for entry in entries] == [
+        ("qemu.pid", "removed"),
+        ("guest.json", "removed"),
+        ("qemu.log", "removed"),
+        ("web1", "removed"),
+    ]
+
+
+def test_nothing_of_a_guest_goes_that_is_being_started(tmp_path):
+    folder = started(tmp_path)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(folder / "qmp.sock"))
+    paths = [str(folder / name) for name in ("qemu.pid", "qmp.sock", "guest.json")]
+    with flocked(tmp_path / "run" / ".web1.vmops-lock"):
+        kept = done(Identity(Guest(*paths[:2], cleanup_paths=(*paths[2:], str(folder)))))
+    assert kept == dict.fromkeys(
+        ("qemu.pid", "qmp.sock", "guest.json", "web1"), ("kept", "a start of the guest is under way")
+    )

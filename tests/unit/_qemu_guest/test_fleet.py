@@ -67,7 +67,7 @@ def as_before(_runs: Sequence[Run]) -> None:
 @pytest.mark.parametrize("others", [0, 1], ids=["alone", "before another"])
 def test_a_guest_of_another_user_is_given_up_at_once(others: int):
     """All its rungs are refused at the start, so no event will ever wake the driver for it."""
-    deadline = Deadline(10)
+    deadline = Deadline(60)
     entry = Entry(rungs=(Rung.TERMINATE, Rung.KILL))
     runs = []
     for number in range(1 + others):
@@ -105,7 +105,8 @@ def test_an_unkillable_guest_is_named_with_its_place_in_the_kernel_and_nothing_i
     assert [attempt.outcome for attempt in run.attempts] == ["no_answer", "no_answer"]
     assert run.cleaned == []
     assert pidfile.exists()
-    assert not deadline.expired
+    assert run.ladder is not None
+    assert deadline.ends - run.ladder.ends > 0.01, "some time is kept for the last look and the result"
     identity.close()
 
 
@@ -147,11 +148,11 @@ def seen_by_a_hasty_monitor(folder: Path, event: str, data: dict[str, object]) -
     identity = Identity(Guest(qmp_socket=str(folder / "qmp.sock"), agent_socket=str(folder / "agent.sock")))
     identity.state, identity.is_qemu, identity.process = State.NO_MONITOR, True, FakeUnkillableProcess()
     identity.monitor = Monitor(str(folder / "qmp.sock"))
-    deadline = Deadline(30)
-    (seen,) = probe([identity], deadline, 20.0)
+    deadline = Deadline(60)
+    (seen,) = probe([identity], deadline, 60.0)
     assert [job.name for job in seen.jobs] == ["copy"]
     run = Run(identity, seen, Entry(rungs=(Rung.ACPI, Rung.QUIT)), Policy(), deadline, tidy=False)
-    run.prepare(time.monotonic() + 20)
+    run.prepare(time.monotonic() + 60)
     run.begin()
     return run, monitor
 

@@ -59,7 +59,7 @@ def test_a_held_process_is_alive_until_the_kernel_says_otherwise(child):
     assert held is not None
     assert held.alive()
     held.signal(signal.SIGKILL)
-    assert select.select([held.fileno()], [], [], 5)[0]
+    assert select.select([held.fileno()], [], [], 60)[0]
     assert not held.alive(), "it counts as ended although its parent has not collected it"
     held.close()
     held.close()

@@ -256,7 +256,7 @@ def test_the_other_files_of_what_qemu_makes_are_named(tmp_path, options, named):
 MAGICS = [b"QFI\xfb", b"KDMV", b"COWD", b"vhdxfile", b"conectix", b"# Disk DescriptorFile\n", b"version=1\n", b""]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(MAGICS), st.binary(max_size=700))
 @example(b"QFI\xfb", struct.pack(">IQI", 3, 2**63 - 1, 1023) + bytes(600))
 @example(b"QFI\xfb", struct.pack(">IQI", 3, 8, 2**32 - 1) + b"\xff" * 600)

@@ -169,7 +169,7 @@ EDGES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["compat=1.1", "compat=0.10", "extended_l2=on,compression_type=zstd,lazy_refcounts=on"]),
     st.booleans(),
