@@ -26,6 +26,8 @@ from tests.testbed import linux_guest
 from tests.testbed.module_main import ROOT
 from tests.testbed.playbooks import Play, run_playbook
 
+pytestmark = pytest.mark.every_core
+
 
 def _blocks() -> list[Any]:
     text = (ROOT / "README.md").read_text()

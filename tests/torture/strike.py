@@ -9,21 +9,18 @@ scenario's folder count.
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
-import pkgutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tests.testbed import module_main, syscalls
 from tests.testbed.syscalls import Action, Fault, Point, Run
+from tests.torture.module_run import arguments_of, result_of, told, warm_main
 from tests.torture.scenarios import Scenario
 from tests.torture.world import CORRUPT, FINE, Look, World
 
-_DOMAIN = "ansible_collections.vmops.lifecycle.plugins.module_utils."
 _OWN = ".vmops-"  # in the names of the module's own files beside an image
 KILLS = (Action.KILL_TREE, Action.KILL_MODULE)
 _CAUSE = {
@@ -60,20 +57,28 @@ class Rig:
         scenario.prepare(world)
         self._world = World(world, dict(scenario.images))
         self._world.keep()
-        self._main = _warm_main()
+        self._main = warm_main("qemu_img", "_core", "_qemu_img")
         self._before = self._world.looks()
         self._bytes_before = self._world.bytes()
         self.problems: list[str] = []
         started = time.monotonic()
         self.points = self._undisturbed()
+        self.total = len(self.points) * len(Action)
         self.undisturbed_s = time.monotonic() - started
+
+    def faults(self, stride: int) -> list[Fault]:
+        """Those that are tried."""
+        return spread(self.points, tuple(Action), min(stride, len(self.points)))
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _undisturbed(self) -> tuple[Point, ...]:
         """The run whose calls are counted; what it makes is what every disturbed one has to come to."""
         run = self._run(None)
-        result = _result(run)
+        result = result_of(run)
         if run.status or not result.get("changed"):
-            self.problems.append(f"undisturbed: {_told(run)}")
+            self.problems.append(f"undisturbed: {told(run)}")
         self._after = self._world.looks()
         self._names_after = self._world.names()
         self.problems += [
@@ -96,13 +101,7 @@ class Rig:
         return Struck(fault, run.hit, tuple(problems))
 
     def _run(self, fault: Fault | None) -> Run:
-        given = dict(
-            self._scenario.given(self._world.folder),
-            _ansible_check_mode=False,
-            _ansible_diff=False,
-            _ansible_remote_tmp="~/.ansible/tmp",
-        )
-        arguments = json.dumps({"ANSIBLE_MODULE_ARGS": given}).encode()
+        arguments = arguments_of(self._scenario.given(self._world.folder))
 
         def target() -> None:
             os.environ["VMOPS_HIDE_CAPABILITIES"] = self._scenario.hides
@@ -152,13 +151,13 @@ class Rig:
 
     def _answer(self, run: Run, fault: Fault) -> Iterator[str]:
         """A failed call ends in a clean failure that names the cause, or in what was declared, truly reached."""
-        result = _result(run)
+        result = result_of(run)
         if b"Traceback" in run.stdout + run.stderr:
-            yield f"traceback: {_told(run)}"
+            yield f"traceback: {told(run)}"
         elif run.status == 0 and not result.get("failed"):
             yield from (f"a success that is none: {problem}" for problem in self._missing())
         elif run.status != 1 or not result.get("failed"):
-            yield f"no clean failure: {_told(run)}"
+            yield f"no clean failure: {told(run)}"
         elif not any(cause in result["msg"] for cause in (_CAUSE[fault.action], _FOUND_BY_LOOKING)):
             yield f"the cause isn't named: {result['msg']}"
 
@@ -182,34 +181,17 @@ class Rig:
     def _again(self) -> Iterator[str]:
         """The next run mends everything, and the one after it finds nothing to do and touches nothing."""
         second = self._run(None)
-        if second.status or "changed" not in _result(second):
-            yield f"the next run failed: {_told(second)}"
+        if second.status or "changed" not in result_of(second):
+            yield f"the next run failed: {told(second)}"
             return
         yield from (f"after the next run: {problem}" for problem in self._missing())
         if self._world.names() != self._names_after:
             yield f"after the next run there are {self._world.names()}, not {self._names_after}"
         third = self._run(None)
-        if third.status or _result(third).get("changed", True):
-            yield f"the run after the next wasn't unchanged: {_told(third)}"
+        if third.status or result_of(third).get("changed", True):
+            yield f"the run after the next wasn't unchanged: {told(third)}"
         elif third.points:
             yield f"the run after the next touched {', '.join(map(str, third.points))}"
-
-
-def _warm_main() -> Callable[[], object]:
-    """The module's main(), with everything loaded that it may import on its way."""
-    module = module_main.load("qemu_img")
-    for package in ("_core", "_qemu_img"):
-        loaded = importlib.import_module(_DOMAIN + package)
-        for found in pkgutil.iter_modules(loaded.__path__):
-            importlib.import_module(f"{_DOMAIN}{package}.{found.name}")
-    main: Callable[[], object] = module.main
-    return main
-
-
-def _result(run: Run) -> dict[str, Any]:
-    lines = [line for line in run.stdout.decode(errors="replace").splitlines() if line.startswith("{")]
-    result: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return result
 
 
 def _differences(found: Look | str | None, wanted: Look | str | None) -> str:
@@ -217,12 +199,6 @@ def _differences(found: Look | str | None, wanted: Look | str | None) -> str:
         return f"it is {found}, not {wanted}"
     unlike = [name for name in Look._fields if getattr(found, name) != getattr(wanted, name)]
     return ", ".join(f"{name} is {getattr(found, name)}, not {getattr(wanted, name)}" for name in unlike) or "none"
-
-
-def _told(run: Run) -> str:
-    result = _result(run)
-    said = result.get("msg") or run.stdout.decode(errors="replace")[-300:]
-    return f"status {run.status}, {said}, {run.stderr.decode(errors='replace')[-2000:]}"
 
 
 def spread(points: Sequence[Point], actions: Sequence[Action], stride: int) -> list[Fault]:

@@ -11,31 +11,16 @@ sweeps everything, and the one after it changes nothing and touches nothing.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.testbed.syscalls import Action
 from tests.torture.scenarios import SCENARIOS, Scenario
-from tests.torture.strike import spread
-from tests.torture.workers import strike_all
 
 if TYPE_CHECKING:
     from tests.torture.conftest import Torture
 
-SHOWN = 12  # broken promises: more tell nothing new
-
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_struck_at_its_calls(scenario: Scenario, torture: Torture) -> None:
-    rig = torture.rigs[scenario.name]
-    assert rig.problems == []
-    faults = spread(rig.points, tuple(Action), torture.stride(scenario.name))
-    started = time.monotonic()
-    struck = strike_all(scenario, rig, torture.folder / scenario.name, faults)
-    torture.done(scenario.name, sum(1 for one in struck if one.hit), time.monotonic() - started)
-    assert any(one.hit for one in struck)
-    bad = [str(one) for one in struck if one.problems]
-    if bad:
-        pytest.fail(f"{len(bad)} of {len(struck)} strikes broke a promise:\n" + "".join(bad[:SHOWN]), pytrace=False)
+    torture.assert_promises_hold(scenario.name)

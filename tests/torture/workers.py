@@ -6,18 +6,45 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-
-from tests.testbed.syscalls import Fault
-from tests.torture.scenarios import Scenario
-from tests.torture.strike import Rig, Struck
+from typing import Any, Protocol
 
 WORKERS = 2
 
 
-def strike_all(scenario: Scenario, first: Rig, folder: Path, faults: Sequence[Fault]) -> list[Struck]:
+class Outcome(Protocol):
+    """What one strike showed; ``problems`` are promises that were broken."""
+
+    @property
+    def hit(self) -> object:
+        """What was struck; nothing where that never came."""
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """One line each."""
+
+
+class Rig(Protocol):
+    """A scenario in a world of its own, that can be struck again and again."""
+
+    problems: list[str]
+    total: int
+    """All that could be struck."""
+    undisturbed_s: float
+
+    def faults(self, stride: int) -> Sequence[Any]:
+        """Every ``stride``-th of them."""
+
+    def strike(self, fault: Any) -> Outcome:
+        """One strike, and all that is promised about it."""
+
+    def close(self) -> None:
+        """The end of its world."""
+
+
+def strike_all(another: Callable[[Path], Rig], first: Rig, folder: Path, faults: Sequence[Any]) -> list[Outcome]:
     """Every fault once. Each worker has a world of its own: the first one that of ``first``."""
     fork = multiprocessing.get_context("fork")
     jobs = []
@@ -25,22 +52,28 @@ def strike_all(scenario: Scenario, first: Rig, folder: Path, faults: Sequence[Fa
         receiving, sending = fork.Pipe(duplex=False)
         rig = first if turn == 0 else None
         process = fork.Process(
-            target=_work, args=(scenario, rig, folder / str(turn), list(faults[turn::WORKERS]), sending)
+            target=_work, args=(another, rig, folder / str(turn), list(faults[turn::WORKERS]), sending)
         )
         process.start()
         sending.close()
         jobs.append((process, receiving))
-    struck: list[Struck] = []
+    struck: list[Outcome] = []
     for process, receiving in jobs:
         try:
             struck += receiving.recv()
         except EOFError:
-            raise AssertionError(f"a worker of {scenario.name} died: its words are above") from None
+            raise AssertionError(f"a worker of {folder.name} died: its words are above") from None
         finally:
             process.join()
     return struck
 
 
-def _work(scenario: Scenario, rig: Rig | None, folder: Path, faults: list[Fault], answers: Connection) -> None:
-    rig = rig or Rig(scenario, folder)
-    answers.send([rig.strike(fault) for fault in faults])
+def _work(
+    another: Callable[[Path], Rig], first: Rig | None, folder: Path, faults: list[Any], answers: Connection
+) -> None:
+    rig = first or another(folder)
+    try:
+        answers.send([rig.strike(fault) for fault in faults])
+    finally:
+        if first is None:
+            rig.close()

@@ -1,0 +1,3 @@
+module vmops.example/testbed/front
+
+go 1.26
