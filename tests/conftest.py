@@ -8,6 +8,10 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COLLECTIONS = ROOT / ".testbed" / "collections"
@@ -27,6 +31,13 @@ def link_collection() -> None:
 def pytest_configure() -> None:
     """Being told to end, give back what the tests have started (guests are daemons, and would live on)."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where a share of the tests is wanted, chooses it."""
+    from tests import share  # found only now that the path is set
+
+    share.choose(config, items)
 
 
 link_collection()

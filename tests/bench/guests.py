@@ -37,23 +37,32 @@ import tests.conftest
 from tests.testbed.module_main import load, set_arguments
 module = load(%(name)r)
 set_arguments(json.dumps({"ANSIBLE_MODULE_ARGS": json.load(sys.stdin)}).encode())
-started = time.perf_counter()
+
+def read_bytes():
+    with open("/proc/self/io") as io:
+        return int(io.readline().split()[1])
+
+started, read_before = time.perf_counter(), read_bytes()
 try:
     module.main()
 except SystemExit:
     spent_s = time.perf_counter() - started
 with open("/proc/self/status") as status:  # getrusage's maximum also holds that of the process that started this one
     peak_kib = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-print(json.dumps({"main_s": spent_s, "rss_kib": peak_kib}), file=sys.stderr)
+figures = {"main_s": spent_s, "rss_kib": peak_kib, "read_bytes": read_bytes() - read_before}
+print(json.dumps(figures), file=sys.stderr)
 """
 
 
 class Timed(NamedTuple):
-    """A module's result, the seconds from main() on, and the most memory that its process ever had."""
+    """A module's result, the seconds from main() on, the most memory that its process ever had, and what it has read
+    from files and sockets from main() on.
+    """
 
     result: dict[str, Any]
     main_s: float
     rss_mib: float
+    read_mib: float
 
 
 def timed(name: str, arguments: dict[str, Any]) -> Timed:
@@ -68,7 +77,12 @@ def timed(name: str, arguments: dict[str, Any]) -> Timed:
         check=True,
     )
     figures = json.loads(done.stderr.splitlines()[-1])
-    return Timed(json.loads(done.stdout.splitlines()[-1]), figures["main_s"], figures["rss_kib"] / 1024)
+    return Timed(
+        json.loads(done.stdout.splitlines()[-1]),
+        figures["main_s"],
+        figures["rss_kib"] / 1024,
+        figures["read_bytes"] / 2**20,
+    )
 
 
 class Fleet(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from tests.conftest import link_collection
-from tests.tools import debian, environments, runner, stages
+from tests.tools import debian, environments, gotools, runner, stages
 from tests.tools.environments import Environment
 from tests.tools.failure import Failure
 from tests.tools.paths import ROOT
@@ -23,6 +23,9 @@ _BOTH_USES = ("machines", "tests")
 """Of Debian's packages: those for machines, and those that only tests need."""
 
 
+_DEFAULT_PLATFORM = " PLATFORM=qemu"
+
+
 class Target(NamedTuple):
     """One word behind make: what it does, what has to be there for it."""
 
@@ -30,20 +33,22 @@ class Target(NamedTuple):
     run: Callable[[], int]
     uses: tuple[str, ...] = ()
     environments: Callable[[], list[Environment]] = lambda: [environments.main()]
+    go: tuple[str, ...] = ()
 
 
 def main(arguments: list[str]) -> int:
     """Answers the exit code; 2 where the call itself is wrong."""
     targets = _targets()
-    target = targets.get(arguments[0]) if len(arguments) == 1 else None
+    target = targets.get(" ".join(arguments).removesuffix(_DEFAULT_PLATFORM))
     if target is None:
-        print(f"one of these, please: {' '.join(targets)}", file=sys.stderr)
+        print(f"one of these, please: {', '.join(targets)}", file=sys.stderr)
         return 2
     try:
         debian.ensure(target.uses)
         environments.ensure(target.environments())
+        gotools.ensure(target.go)
         link_collection()
-        if target.uses:
+        if "machines" in target.uses:
             _make_guest()
         return target.run()
     except Failure as failure:
@@ -72,12 +77,37 @@ def _targets() -> Mapping[str, Target]:
     return {
         "help": Target("tells of these", _help, environments=list),
         "demo": Target("provisions a real QEMU machine, shows it, and takes it away again", _demo, ("machines",)),
-        "test": Target("runs all tests there are", _stages(stages.everything), _BOTH_USES, _all_environments),
+        "demo PLATFORM=vsphere": Target(
+            "imports into a simulated vCenter, kills an import, and takes all away again (first builds the simulator)",
+            _demo_vsphere,
+            ("packages",),
+            go=(gotools.SETS[0],),
+        ),
+        "test": Target(
+            "runs every test, and a share of them again with each further core",
+            _stages(stages.everything),
+            _BOTH_USES,
+            _all_environments,
+            gotools.SETS,
+        ),
+        "test-all": Target(
+            "runs every test with every core",
+            _stages(stages.everything_with_every_core),
+            _BOTH_USES,
+            _all_environments,
+            gotools.SETS,
+        ),
         "lint": Target("checks style, types and the reference", _stages(stages.lint)),
         "unit": Target("runs the unit tests", _stages(stages.unit), (), _all_environments),
         "sanity": Target("runs ansible-test sanity", _stages(stages.sanity), (), _both_cores),
-        "integration": Target("runs the modules on real QEMU", _stages(stages.integration), _BOTH_USES, _both_cores),
-        "molecule": Target("runs the roles by Molecule", _stages(stages.molecule), _BOTH_USES),
+        "integration": Target(
+            "runs the modules on real QEMU and a simulated vCenter",
+            _stages(stages.integration),
+            _BOTH_USES,
+            _both_cores,
+            gotools.SETS,
+        ),
+        "molecule": Target("runs the roles by Molecule", _stages(stages.molecule), _BOTH_USES, go=(gotools.SETS[0],)),
         "torture": Target("tries a fault at every single system call", _torture, ("machines",)),
         "bench": Target("measures speed and memory side by side with others", _bench, ("machines",)),
         "docs": Target("writes the reference anew from the modules' documentation", _docs),
@@ -87,7 +117,7 @@ def _targets() -> Mapping[str, Target]:
 
 def _help() -> int:
     for name, target in _targets().items():
-        print(f"make {name:<12} {target.help}")
+        print(f"make {name:<22} {target.help}")
     return 0
 
 
@@ -106,6 +136,10 @@ def _all_environments() -> list[Environment]:
 
 def _demo() -> int:
     return _in_front("-m", "tests.tools.demo")
+
+
+def _demo_vsphere() -> int:
+    return _in_front("-m", "tests.tools.demo_vsphere")
 
 
 def _docs() -> int:

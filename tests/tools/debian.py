@@ -22,7 +22,9 @@ _LOG = LOGS / "apt-get.log"
 
 
 class Package(NamedTuple):
-    use: str
+    """``uses`` are parted by commas."""
+
+    uses: str
     name: str
     command: str
     why: str
@@ -30,7 +32,7 @@ class Package(NamedTuple):
 
 def ensure(uses: Iterable[str]) -> None:
     """Installs what is missing for these uses; says so first, and does nothing where all is there."""
-    missing = [package for package in table() if package.use in set(uses) and not _there(package.command)]
+    missing = [package for package in table() if {*package.uses.split(",")} & set(uses) and not _there(package.command)]
     if find_spec("ensurepip") is None:
         name = "python%d.%d-venv" % sys.version_info[:2]
         missing.append(Package("python", name, "", "makes virtual environments"))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -15,9 +14,9 @@ import time
 from pathlib import Path
 
 from tests.testbed import linux_guest
-from tests.testbed.playbooks import ansible_environment
 from tests.tools.failure import Failure
 from tests.tools.paths import ROOT, STATE
+from tests.tools.plays import play, say
 
 _INVENTORY = ROOT / "tests" / "demo" / "inventory.yml"
 _FOLDER = STATE / "demo"
@@ -32,21 +31,21 @@ def main() -> int:
     try:
         _make_source()
         _FOLDER.mkdir(exist_ok=True)
-        _say("1. make it: convert the image, grow it, boot, wait until the guest answers")
+        say("1. make it: convert the image, grow it, boot, wait until the guest answers")
         _play("provision", port, changes=True)
-        _say("2. what is there now")
+        say("2. what is there now")
         _show()
-        _say("3. the same playbook again: nothing to do")
+        say("3. the same playbook again: nothing to do")
         _play("provision", port, changes=False)
-        _say("4. take it away: shut down gracefully, prove that the process is gone, remove what was made")
+        say("4. take it away: shut down gracefully, prove that the process is gone, remove what was made")
         _play("teardown", port, changes=True)
         _prove_gone()
-        _say("5. the same again: nothing to do")
+        say("5. the same again: nothing to do")
         _play("teardown", port, changes=False)
     except Failure as failure:
         print(f"\nerror: {failure}", file=sys.stderr)
         return 1
-    _say(f"done in {time.monotonic() - started:.0f} s: made once, taken away once, nothing left")
+    say(f"done in {time.monotonic() - started:.0f} s: made once, taken away once, nothing left")
     return 0
 
 
@@ -71,12 +70,7 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _say(text: str) -> None:
-    print(f"\n=== {text}", flush=True)
-
-
 def _play(name: str, port: int, changes: bool) -> None:
-    """Runs one of the collection's playbooks in the open, and holds its recap against what is expected."""
     guest = linux_guest.build()
     variables = {
         "demo_folder": str(_FOLDER),
@@ -85,24 +79,7 @@ def _play(name: str, port: int, changes: bool) -> None:
         "demo_initrd": str(guest.initrd),
         "demo_port": port,
     }
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), f"vmops.lifecycle.{name}"]
-    command += ["--inventory", str(_INVENTORY), "--extra-vars", json.dumps(variables)]
-    changed = failed = hosts = 0
-    with subprocess.Popen(
-        command, cwd=ROOT, env=ansible_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    ) as play:
-        for line in play.stdout or ():
-            sys.stdout.write(line)
-            sys.stdout.flush()
-            recap = re.search(r"\bchanged=(\d+) +unreachable=(\d+) +failed=(\d+)", line)
-            if recap:
-                hosts += 1
-                changed += int(recap[1])
-                failed += int(recap[2]) + int(recap[3])
-    if play.returncode or failed or not hosts:
-        raise Failure(f"{name} failed (exit code {play.returncode}, {hosts} machines)")
-    if bool(changed) != changes:
-        raise Failure(f"{name} changed {changed} things, and {'something' if changes else 'nothing'} was to change")
+    play(name, _INVENTORY, variables, changes)
 
 
 def _processes() -> dict[int, list[str]]:

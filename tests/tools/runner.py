@@ -23,14 +23,19 @@ from tests.tools.paths import LOGS, ROOT, STATE
 _SHOWN_LINES = 60
 """How much of a failed stage's log is shown: a pytest failure with its summary fits."""
 
+_SHOWN_TESTS = 10
+_SHOWN_WORDS_LINES = 8
+"""Which failed tests failed, and why, comes first: where only the beginning of an output is kept, that is in it."""
+
 _GRACE_S = 20
 """How long an interrupted stage has for its own clean-up: pytest's fixtures stop their guests in it."""
 
 _LOOK_S = 0.5
 
-AT_ONCE = 3
-"""Stages side by side: one more than the smallest machine of a CI has cores, since a stage that waits for real machines
-leaves its core to others at times; with more, the tests would only wait for each other."""
+AT_ONCE = 4
+"""Stages side by side: two for each core of the smallest machine of a CI. Half of its time a stage waits, for guests,
+for time limits, for disks; its core is then another's.
+"""
 
 _ENVIRON = {
     "NO_COLOR": "1",
@@ -232,8 +237,21 @@ def _line(outcome: Outcome, width: int) -> str:
 
 def _tail(stage: Stage) -> str:
     lines = stage.log.read_text(errors="replace").splitlines()
-    shown = "".join(f"      {line}\n" for line in lines[-_SHOWN_LINES:])
-    return f"{shown}      (all of it: {os.path.relpath(stage.log, ROOT)})\n"
+    shown = [*_failures(stage.report), *lines[-_SHOWN_LINES:], f"(all of it: {os.path.relpath(stage.log, ROOT)})"]
+    return "".join(f"      {line}\n" for line in shown)
+
+
+def _failures(report: Path) -> list[str]:
+    """The tests that failed, each with what it said."""
+    if not report.is_file():
+        return []
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    failed = [(case, part) for case in cases for part in case if part.tag in ("failure", "error")]
+    told: list[str] = []
+    for case, part in failed[:_SHOWN_TESTS]:
+        said = part.get("message", "").splitlines()[:_SHOWN_WORDS_LINES]
+        told += [f"{case.get('classname')}::{case.get('name')}", *(f"    {line}" for line in said)]
+    return told
 
 
 def _summary(outcomes: Sequence[Outcome], elapsed_s: float) -> int:

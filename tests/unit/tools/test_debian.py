@@ -61,6 +61,16 @@ def test_what_is_missing_for_the_use_is_said_and_installed(programs, as_user, ca
     assert _calls(programs)[-1] == "apt-get -q -y install --no-install-recommends one"
 
 
+def test_a_package_may_have_several_uses(programs, as_user, monkeypatch):
+    as_user(0)
+    _program(programs, "apt-get", "exit 0")
+    monkeypatch.setattr(debian, "table", lambda: [Package("machines,packages", "one", MISSING, "does two things")])
+    debian.ensure(["tests"])
+    assert _calls(programs) == []
+    debian.ensure(["packages"])
+    assert _calls(programs)[-1].endswith("one")
+
+
 def test_nothing_is_said_or_done_where_all_is_there(programs, as_user, capsys):
     as_user(0)
     _program(programs, "apt-get", "exit 0")
@@ -111,5 +121,5 @@ def test_a_failed_installation_shows_the_words_of_apt_get(programs, as_user):
 
 def test_every_package_of_the_committed_list_has_a_use_and_a_reason():
     rows = debian.table()
-    assert {row.use for row in rows} == {"machines", "tests"}
+    assert {use for row in rows for use in row.uses.split(",")} == {"machines", "packages", "tests"}
     assert all(row.command and row.why for row in rows)
