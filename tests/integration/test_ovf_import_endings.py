@@ -442,3 +442,27 @@ def test_told_to_stop_as_soon_as_there_is_a_guard(bench):
     assert "SIGTERM" in result.msg
     assert logs(bench) == []
     bench.assert_nothing_left()
+
+
+LOST_IN_A_FINALIZER = """
+module_main.find_collection()
+from ansible_collections.vmops.lifecycle.plugins.module_utils._vsphere import run_import
+read = run_import.read
+class Debris:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGHUP)
+def reading(*given):
+    Debris()
+    return read(*given)
+run_import.read = reading
+sys.unraisablehook = lambda told: None
+"""
+
+
+def test_told_to_stop_while_the_interpreter_tidies_up(bench):
+    """What a signal raises in a finalizer, as of an old connection, is dropped by the interpreter."""
+    bench.server.set(lease_begins="stuck")
+    result = run_after(bench, LOST_IN_A_FINALIZER)
+    assert result.msg.startswith("Stopped by SIGHUP")
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()

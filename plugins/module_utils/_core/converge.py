@@ -205,6 +205,7 @@ def _closed(subject: object) -> Iterator[None]:
             attach(first, second, "closing")
         except Stopped as stopped:
             attach(first, stopped, "told to end")
+            stopped.heed()
         raise
     with held():
         if close is not None:

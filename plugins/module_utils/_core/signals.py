@@ -19,16 +19,8 @@ from types import FrameType
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class Stopped(BaseException):
-    """The task was told to end. ``reason`` names the signal or says that nobody reads the result any more."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 class _Stops:
-    """Process-wide, as signals are: how many releases are under way, and the stop that came meanwhile."""
+    """Process-wide, as signals are: how many releases are under way, and the stop that came meanwhile or was lost."""
 
     def __init__(self) -> None:
         self.reset()
@@ -36,25 +28,54 @@ class _Stops:
     def reset(self) -> None:
         self.holders = 0
         self.pending: str | None = None
-        self.raised = False
+        self.unwinding: object = None  # stands for the stop that was raised
 
     def stop(self, reason: str) -> None:
-        if self.raised:
+        if self.unwinding is not None:
             return  # the first stop is already unwinding: a second must not interrupt its clean-up
         if self.holders:
             self.pending = reason
             return
-        self.raised = True
-        raise Stopped(reason)
+        # Nothing here may name the exception: its traceback would keep it alive, and nobody would know it was lost.
+        self.unwinding = token = object()
+        raise Stopped(reason, token)
 
     def release(self) -> None:
         self.holders -= 1
+        self.stop_if_pending()
+
+    def stop_if_pending(self) -> None:
         if self.holders == 0 and self.pending is not None:
             reason, self.pending = self.pending, None
             self.stop(reason)
 
+    def gone(self, reason: str, token: object) -> None:
+        if token is not None and token is self.unwinding:
+            self.unwinding, self.pending = None, reason
+
 
 _stops = _Stops()
+
+
+class Stopped(BaseException):
+    """The task was told to end. ``reason`` names the signal or says that nobody reads the result any more.
+
+    A signal's stop is raised wherever the interpreter is just then, which may be a finalizer, whose errors the
+    interpreter drops, or the bare ``except`` of a library. One that vanishes there before it has left
+    :func:`stoppable` is raised again by the next wait.
+    """
+
+    def __init__(self, reason: str, token: object = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self._token = token
+
+    def heed(self) -> None:
+        """It has had its effect, and is dropped on purpose."""
+        self._token = None
+
+    def __del__(self, stops: _Stops = _stops) -> None:  # the module's names may be gone when the interpreter ends
+        stops.gone(self.reason, self._token)
 
 
 def stop(reason: str) -> None:
@@ -62,6 +83,11 @@ def stop(reason: str) -> None:
     unwinding.
     """
     _stops.stop(reason)
+
+
+def stop_if_lost() -> None:
+    """Raise the stop again that was raised where nobody could heed it. For whoever is about to wait."""
+    _stops.stop_if_pending()
 
 
 def restart() -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from .errors import BadInput, TimedOut
-from .signals import stop
+from .signals import stop, stop_if_lost
 
 STDOUT = 1
 LONGEST_POLL_S = 1_000_000.0  # poll(2) counts milliseconds in an int
@@ -57,7 +57,8 @@ def check_timeout(timeout_s: int) -> None:
 def ready(descriptors: Iterable[int], timeout_s: float) -> set[int]:
     """Wait, at most ``timeout_s`` seconds, until a descriptor is readable, hung up or in error; those that are.
 
-    Raises Stopped when the reader of our own standard output has gone away: then nobody will learn what we do.
+    Raises Stopped when the reader of our own standard output has gone away: then nobody will learn what we do; and the
+    stop that was lost on its way.
     """
     poller = select.poll()
     for descriptor in descriptors:
@@ -65,6 +66,7 @@ def ready(descriptors: Iterable[int], timeout_s: float) -> set[int]:
     watch = _stdout_is_watchable()
     if watch:
         poller.register(STDOUT, 0)
+    stop_if_lost()
     events = dict(poller.poll(min(timeout_s, LONGEST_POLL_S) * 1000))
     if watch and events.pop(STDOUT, 0) & (select.POLLERR | select.POLLHUP):
         stop("nobody reads this task's result any more (its own time limit, or a lost connection)")

@@ -316,6 +316,7 @@ class ImportRun:
                 self._end(first)
         except Stopped as stopped:
             attach(first, stopped, "told to end")
+            stopped.heed()
         return first
 
     def _cause(self, error: BaseException) -> BaseException:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import sys
 
 import pytest
 
@@ -17,6 +19,7 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._core.signals impo
     stop,
     stoppable,
 )
+from ansible_collections.vmops.lifecycle.plugins.module_utils._core.wait import ready
 from tests.unit.children import PATIENCE_S, running
 
 
@@ -101,6 +104,85 @@ def test_an_error_within_a_release_gives_way_to_the_stop_and_stays_its_context()
         signal.raise_signal(signal.SIGTERM)
         raise ValueError("broken")
     assert isinstance(caught.value.__context__, ValueError)
+
+
+class Debris:
+    """What the interpreter finalizes while the signal arrives."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGHUP)
+
+
+def finalizer():
+    Debris()
+
+
+def cycle_with_a_finalizer():
+    debris = Debris()
+    debris.itself = debris
+    del debris
+    gc.collect()
+
+
+def bare_except():
+    try:
+        signal.raise_signal(signal.SIGHUP)
+    except:  # noqa: E722
+        pass
+
+
+def error_in_its_place():
+    try:
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        finally:
+            raise ValueError("of a clean-up")
+    except ValueError:
+        pass
+
+
+@pytest.mark.parametrize("losing", [finalizer, cycle_with_a_finalizer, bare_except, error_in_its_place])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stop_that_was_lost_is_raised_by_the_next_wait(losing, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: None)  # pytest's own keeps the exception
+    done = []
+    with pytest.raises(Stopped) as caught, stoppable():
+        losing()
+        done.append("went on")
+        ready((), 60.0)
+        done.append("waited")
+    assert caught.value.reason == "SIGHUP"
+    assert done == ["went on"]
+
+
+def test_a_stop_that_was_lost_is_raised_by_the_end_of_a_release():
+    done = []
+    with pytest.raises(Stopped), stoppable():
+        bare_except()
+        with held():
+            ready((), 0)
+            done.append("released")
+        done.append("went on")
+    assert done == ["released"]
+
+
+def test_a_lost_stop_is_raised_once():
+    with pytest.raises(Stopped), stoppable():
+        bare_except()
+        try:
+            ready((), 0)
+        finally:
+            ready((), 0)
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_that_was_heeded_may_be_dropped():
+    with stoppable():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Stopped as stopped:
+            stopped.heed()
+        ready((), 0)
 
 
 def test_a_process_that_waits_is_stopped_by_a_signal_from_outside():
