@@ -44,8 +44,8 @@ from .report import Figure
 TITLE = "Imports: 2 GiB over TLS on loopback"
 FOLDER = ROOT / ".testbed" / "bench"
 NAME = "bench"
-ROUNDS = 3
-VERIFIED_ROUNDS = 3
+ROUNDS = 9
+VERIFIED_ROUNDS = 9
 PARALLEL_ROUNDS = 3
 MIB = 1024 * 1024
 BODY_MIB = 2048

@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .._core.errors import BadInput, LifecycleError, RemoteFailed
@@ -21,9 +21,10 @@ from .faults import SLOW_TRANSFER, remote_failed
 from .session import Endpoint, url_host
 from .tls import Connection, Proxy, Trust, connect, read_thumbprint, thumbprint_of
 
-# Larger pieces are not faster; so many of these fit into a processor's own cache.
+# Larger pieces are not faster, and some of these fit into a processor's own cache. So many may wait to be hashed: fewer
+# let the sending wait for that where both share a processor.
 PIECE_BYTES = 256 * 1024
-_PIECES = 4
+_PIECES = 16
 _DISK, _FILE = "application/x-vnd.vmware-streamVmdk", "application/octet-stream"
 _GOOD = (http.client.OK, http.client.CREATED)
 _TOLD_BYTES = 4096
@@ -90,57 +91,32 @@ class Cancelled(BaseException):
 
 
 class Hashing:
-    """Digests, each in a thread of its own: hashlib lets the others work meanwhile."""
+    """Digests, in a thread of their own: hashlib lets the others work meanwhile."""
 
     def __init__(self, *hashes: Any) -> None:
-        self._queues: list[_Pieces] = [queue.SimpleQueue() for _hash in hashes]
-        self._threads = [
-            threading.Thread(target=_hash_all, args=pair, daemon=True) for pair in zip(hashes, self._queues)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._hashes = hashes
+        self._pieces: queue.SimpleQueue[tuple[memoryview, Callable[[], None]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._hash_all, daemon=True)
+        self._thread.start()
 
     def add(self, piece: memoryview, done: Callable[[], None]) -> None:
         """``done`` is called when the piece isn't needed any more."""
-        last = _Last(len(self._queues), done)
-        for pieces in self._queues:
-            pieces.put((piece, last.one_is_done))
+        self._pieces.put((piece, done))
 
     def close(self) -> None:
         """Wait until all has been hashed."""
-        for pieces in self._queues:
-            pieces.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._pieces.put(None)
+        self._thread.join()
 
-
-_Pieces = queue.SimpleQueue[Optional[tuple[memoryview, Callable[[], None]]]]
-
-
-def _hash_all(found: Any, pieces: _Pieces) -> None:
-    while True:
-        entry = pieces.get()
-        if entry is None:
-            return
-        piece, done = entry
-        found.update(piece)
-        done()
-
-
-class _Last:
-    """Calls ``then`` once as many as it was told of are done, from whichever thread is the last."""
-
-    def __init__(self, count: int, then: Callable[[], None]) -> None:
-        self._left = count
-        self._then = then
-        self._lock = threading.Lock()
-
-    def one_is_done(self) -> None:
-        with self._lock:
-            self._left -= 1
-            over = not self._left
-        if over:
-            self._then()
+    def _hash_all(self) -> None:
+        while True:
+            entry = self._pieces.get()
+            if entry is None:
+                return
+            piece, done = entry
+            for found in self._hashes:
+                found.update(piece)
+            done()
 
 
 class Transfer:

@@ -35,7 +35,7 @@ from ansible_collections.vmops.lifecycle.plugins.module_utils._vsphere.tls impor
 from ansible_collections.vmops.lifecycle.plugins.module_utils._vsphere.upload import Job, Progress, Upload
 from tests.testbed.faults import WAIT_S, until
 
-BODY = bytes(range(256)) * (5 * PIECE_BYTES // 256) + b"the rest"  # ends within a piece, and within a TLS record
+BODY = bytes(range(256)) * (20 * PIECE_BYTES // 256) + b"the rest"  # ends within a piece, and within a TLS record
 
 
 class Came(NamedTuple):
