@@ -25,6 +25,11 @@ from .parse import parse_info
 SECRET_ID = "passphrase"
 _SECRET_WORDS = ("--object", "secret,id=%s,file=/dev/fd/0" % SECRET_ID)
 WRONG_PASSPHRASE = "Invalid password"  # QEMU's crypto/block-luks.c
+# QEMU before 9.1 finds out how fast it derives a key by the processor time of its first thread, and a kernel that only
+# counts ticks may tell that as none: on a fast processor many new LUKS images fail so. Each attempt measures anew,
+# before anything but an empty file has been made.
+_NOT_MEASURED = "Unable to get accurate CPU usage"  # QEMU's crypto/pbkdf.c
+_MEASUREMENTS = 50
 # A header can ask for any amount of memory or time; metadata of honest images needs far less (OpenStack uses the same
 # bounds).
 INFO_MEMORY_BYTES = 1 << 30
@@ -129,14 +134,17 @@ class QemuImg:
 
         Raises BadInput for a wrong passphrase, CommandFailed, TimedOut, ToolMissing.
         """
-        lent = [descriptor for node in nodes for descriptor in node.descriptors]
         is_secret = self.encryption is not None and any(node.encrypted for node in nodes)
-        with self._secret(is_secret) as stdin:
-            argv = [self.path, arguments[0], *(_SECRET_WORDS if is_secret else ()), *arguments[1:]]
+        argv = [self.path, arguments[0], *(_SECRET_WORDS if is_secret else ()), *arguments[1:]]
+        lent = [descriptor for node in nodes for descriptor in node.descriptors]
+        for _attempt in range(_MEASUREMENTS):
             self.commands.append(argv)
-            done = run(
-                argv, doing, self.deadline, ok=(), pass_fds=lent, stdin=stdin, limits=limits, on_output=on_output
-            )
+            with self._secret(is_secret) as stdin:
+                done = run(
+                    argv, doing, self.deadline, ok=(), pass_fds=lent, stdin=stdin, limits=limits, on_output=on_output
+                )
+            if not (done.rc and _NOT_MEASURED in done.stderr):
+                break
         if done.rc and is_secret and WRONG_PASSPHRASE in done.stderr:
             names = ", ".join(node.path for node in nodes if node.encrypted)
             raise BadInput(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.parse import parse_info
 from ansible_collections.vmops.lifecycle.plugins.module_utils._qemu_img.qcow2 import read_info
+from tests.testbed.images import qemu_img
 
 MIB = 1 << 20
 
@@ -38,7 +39,7 @@ def theirs(path):
 
 def make(folder, *words, size="8M"):
     path = Path(str(folder)) / "image.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *words, str(path), size], check=True, cwd=str(folder))
+    qemu_img("create", "-q", "-f", "qcow2", *words, path, size, cwd=Path(str(folder)))
     return path
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -141,6 +142,47 @@ def test_a_missing_tool_names_the_packages(qemu_img, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "SBIN", ())
     with pytest.raises(ToolMissing, match="qemu-utils on Debian"):
         qemu_img.info(Node("/a", RAW))
+
+
+@pytest.fixture(name="unmeasured")
+def _unmeasured(tmp_path, monkeypatch):
+    """A qemu-img that can't measure the processor so many times, as older ones on some kernels, and then is itself."""
+
+    def make(times):
+        wrapper = tmp_path / "bin" / "qemu-img"
+        wrapper.parent.mkdir()
+        said = tmp_path / "said"
+        said.touch()
+        wrapper.write_text(
+            """#!/bin/sh
+if [ "$(wc -l < %s)" -lt %d ]; then
+    echo "qemu-img: luks: Unable to get accurate CPU usage" | tee -a %s >&2
+    exit 1
+fi
+exec %s "$@"
+"""
+            % (said, times, said, shutil.which("qemu-img"))
+        )
+        wrapper.chmod(0o700)
+        monkeypatch.setenv("PATH", str(wrapper.parent), prepend=":")
+        return said
+
+    return make
+
+
+def test_a_processor_that_could_not_be_measured_is_measured_again(qemu_img, unmeasured, tmp_path):
+    said = unmeasured(7)
+    qemu_img.run(["create", "-q", "-f", "qcow2", str(tmp_path / "made"), "1M"], "creating")
+    assert len(said.read_text().splitlines()) == 7
+    assert len(qemu_img.commands) == 8
+    assert (tmp_path / "made").stat().st_size
+
+
+def test_a_processor_that_can_never_be_measured_is_an_error(qemu_img, unmeasured, tmp_path):
+    unmeasured(1000)
+    with pytest.raises(CommandFailed, match="accurate CPU usage"):
+        qemu_img.run(["create", "-q", "-f", "qcow2", str(tmp_path / "made"), "1M"], "creating")
+    assert len(qemu_img.commands) < 1000
 
 
 def test_a_secret_opens_the_image_and_is_in_no_argument_and_no_environment(tmp_path):
