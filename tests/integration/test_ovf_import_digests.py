@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.testbed.importing import importing
-from tests.testbed.ovf_packages import Spec
+from tests.testbed.ovf_packages import DiskSpec, Spec
 
 ALGORITHMS = ("sha1", "sha256", "sha512")
 
@@ -83,3 +85,41 @@ def test_nothing_is_compared_where_nothing_is_to_be(tmp_path):
         assert taken(result) == set()
         assert "HttpNfcLeaseGetManifest" not in bench.server.counts
         bench.assert_imported()
+
+
+def wrong_digest(manifest):
+    return re.sub(r"\(disk1\.vmdk\)= \w+", "(disk1.vmdk)= " + 64 * "0", manifest)
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["ova", "ovf"])
+@pytest.mark.parametrize("spoil", [str, wrong_digest], ids=["right", "wrong"])
+def test_a_name_that_the_descriptor_encodes_is_compared(tmp_path, archive, spoil):
+    encoded = {".ovf": lambda text: text.replace("disk1.vmdk", "disk%31.vmdk"), ".mf": spoil}
+    with importing(tmp_path, Spec(archive=archive, edit=encoded)) as bench:
+        result = bench.run(verify="required")
+        if spoil is str:
+            assert result.changed, result.msg
+            bench.assert_imported()
+        else:
+            assert result.json["error"]["kind"] == "check_failed"
+            bench.assert_nothing_left()
+
+
+def test_a_chunk_that_became_empty_is_compared(tmp_path):
+    untold = {".ovf": lambda text: re.sub(r' ovf:size="\d+"', "", text)}
+    with importing(tmp_path, Spec(archive=False, disks=(DiskSpec(chunk_bytes=65536),), edit=untold)) as bench:
+        last = max(bench.package.parent.glob("disk1.vmdk.*"))
+        last.write_bytes(b"")
+        result = bench.run(verify="required")
+        assert result.failed
+        assert last.name in result.msg
+        bench.assert_nothing_left()
+
+
+def test_a_server_that_tells_nothing_gets_a_warning(tmp_path):
+    with importing(tmp_path) as bench:
+        bench.server.fault("HttpNfcLeaseGetManifest", "MethodNotFound")
+        result = bench.run()
+        assert result.changed, result.msg
+        [warning] = result.json["warnings"]
+        assert "disk1.vmdk" in str(warning)

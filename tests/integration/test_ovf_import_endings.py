@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.testbed.faults import WAIT_S, Held, children, until
-from tests.testbed.importing import ENDING_S, PATH, Importing, end_hard, finish, guards_of, importing
+from tests.testbed.importing import ENDING_S, PATH, Importing, end_hard, finish, guards_of, importing, run_after
 from tests.testbed.module_main import ROOT
 from tests.testbed.modules import Result
 from tests.testbed.ovf_packages import Spec, make_package
@@ -348,18 +348,6 @@ def test_a_log_that_an_error_names_is_kept(bench):
 # --- how it was started
 
 
-def run_after(bench: Importing, words: str) -> Result:
-    """The module in a process that has done this before."""
-    script = "import os, signal, sys\nfrom tests.testbed import module_main\n%s\nmodule_main.run('ovf_import')" % words
-    given = json.dumps({**bench.options(), "_ansible_remote_tmp": "/tmp"})
-    done = subprocess.run(
-        [sys.executable, "-c", script], input=given.encode(), capture_output=True, cwd=ROOT, check=False
-    )
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    line = next(line for line in done.stdout.decode().splitlines() if line.startswith("{"))
-    return Result(done.returncode, json.loads(line), done.stderr.decode())
-
-
 def test_children_that_nobody_can_wait_for(bench):
     result = run_after(bench, "signal.signal(signal.SIGCHLD, signal.SIG_IGN)")
     assert result.changed, result.msg
@@ -446,15 +434,15 @@ def test_told_to_stop_as_soon_as_there_is_a_guard(bench):
 
 LOST_IN_A_FINALIZER = """
 module_main.find_collection()
-from ansible_collections.vmops.lifecycle.plugins.module_utils._vsphere import run_import
-read = run_import.read
+from ansible_collections.vmops.lifecycle.plugins.module_utils._vsphere import %(where)s
+call = %(where)s.%(what)s
 class Debris:
     def __del__(self):
         os.kill(os.getpid(), signal.SIGHUP)
-def reading(*given):
+def calling(*given):
     Debris()
-    return read(*given)
-run_import.read = reading
+    return call(*given)
+%(where)s.%(what)s = calling
 sys.unraisablehook = lambda told: None
 """
 
@@ -462,7 +450,15 @@ sys.unraisablehook = lambda told: None
 def test_told_to_stop_while_the_interpreter_tidies_up(bench):
     """What a signal raises in a finalizer, as of an old connection, is dropped by the interpreter."""
     bench.server.set(lease_begins="stuck")
-    result = run_after(bench, LOST_IN_A_FINALIZER)
+    result = run_after(bench, LOST_IN_A_FINALIZER % {"where": "run_import", "what": "read"})
     assert result.msg.startswith("Stopped by SIGHUP")
     assert result.json["lease"]["outcome"] == "aborted"
     bench.assert_nothing_left()
+
+
+def test_told_to_stop_while_the_interpreter_tidies_up_before_it_removes(bench):
+    assert bench.run().changed
+    words = LOST_IN_A_FINALIZER % {"where": "importer", "what": "find_folder"}
+    result = run_after(bench, words, state="absent")
+    assert result.msg.startswith("Stopped by SIGHUP")
+    bench.assert_imported()

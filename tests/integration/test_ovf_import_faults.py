@@ -107,6 +107,9 @@ def assert_in_time(result: Result, **given: Any) -> None:
         ({"thumbprint": "aa"}, "hexadecimal digits"),
         ({"datastore": "nope"}, "there is no nope among the datastores"),
         ({"networks": {"VM Network": "nope"}}, "there is no nope among the networks"),
+        ({"networks": {"VM Network": 100}}, "there is no 100 among the networks"),
+        ({"networks": {"VM Network": True}}, "networks.VM Network: True is no name of a network"),
+        ({"networks": {"VM Network": None}}, "networks.VM Network: None is no name of a network"),
         ({"folder": "/DC0/vm/nope"}, "there is no /DC0/vm/nope among the folders"),
         ({"resource_pool": "nope"}, "there is no nope among the resource pools"),
         ({"cluster": "nope"}, "there is no nope among the clusters"),
@@ -129,6 +132,21 @@ def assert_in_time(result: Result, **given: Any) -> None:
 def test_what_can_not_work_is_told_before_a_lease_begins(bench, given, told):
     fails(bench, told, **given)
     assert "ImportVApp" not in bench.server.counts
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["checked", "done"])
+def test_a_folder_has_the_name(bench, check):
+    bench.server.govc("folder.create", PATH)
+    try:
+        result = bench.run(check=check)
+        assert result.failed
+        assert "a Folder of this name is there" in result.msg
+        assert "ImportVApp" not in bench.server.counts
+        removed = bench.run(check=check, state="absent")
+        assert not removed.failed
+        assert not removed.changed
+    finally:
+        bench.server.govc("object.destroy", PATH)
 
 
 def test_nobody_listens(bench):

@@ -19,7 +19,7 @@ import pytest
 
 from tests.testbed.faults import until
 from tests.testbed.folder_server import FolderServer, Manner
-from tests.testbed.importing import Importing, end_hard, finish, guards_of, importing
+from tests.testbed.importing import Importing, end_hard, finish, guards_of, importing, run_after
 from tests.testbed.ovf_packages import DiskSpec, Spec
 from tests.testbed.web_server import certificate
 
@@ -333,3 +333,37 @@ def test_the_lease_is_kept_alive_and_its_percentage_is_true(tmp_path):
         assert finish(process).failed
         [lease] = bench.server.leases
         assert lease["percents"] == sorted(lease["percents"])
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["ova", "ovf"])
+@pytest.mark.parametrize("upload", ["pull", "auto"])
+def test_a_name_that_the_descriptor_encodes_is_compared(tmp_path, archive, upload):
+    encoded = {".ovf": lambda text: text.replace("disk1.vmdk", "disk%31.vmdk")}
+    with fetching(tmp_path, Spec(archive=archive, edit=encoded)) as bench:
+        result = bench.run(upload=upload, verify="required")
+        assert result.changed, result.msg
+        assert result.json["upload"] == "pull"
+        assert "warnings" not in result.json
+        bench.assert_imported()
+
+
+ONE_IS_GARBLED = """
+module_main.find_collection()
+from ansible_collections.vmops.lifecycle.plugins.module_utils._vsphere.compare import Comparison
+account = Comparison.account
+def garbled(self):
+    found = dict(account(self))
+    key = sorted(found)[%d]
+    return {**found, key: {algorithm: "0" * len(digest) for algorithm, digest in found[key].items()}}
+Comparison.account = garbled
+"""
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_two_disks_of_one_file_are_both_compared(tmp_path, which):
+    twice = {".ovf": lambda text: text.replace('ovf:fileRef="file2"', 'ovf:fileRef="file1"')}
+    two = Spec(disks=(DiskSpec(), DiskSpec()), archive=False, edit=twice)
+    with fetching(tmp_path, two) as bench:
+        result = run_after(bench, ONE_IS_GARBLED % which, upload="pull")
+        assert result.json["error"]["kind"] == "check_failed"
+        bench.assert_nothing_left()

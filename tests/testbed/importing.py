@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .faults import until
+from .module_main import ROOT
 from .modules import Result, finish, run_module, start_module
 from .ovf_packages import Spec, make_package
 from .vcenter import NEWEST, Vcenter, vcenter
@@ -109,6 +112,18 @@ class Importing:
         return {item["key"]: item["value"] for item in extra if item["key"].startswith("vmops.")}
 
 
+def run_after(bench: Importing, words: str, **options: object) -> Result:
+    """The module in a process that has done this before."""
+    script = "import os, signal, sys\nfrom tests.testbed import module_main\n%s\nmodule_main.run('ovf_import')" % words
+    given = json.dumps({**bench.options(**options), "_ansible_remote_tmp": "/tmp"})
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=given.encode(), capture_output=True, cwd=ROOT, check=False
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    line = next(line for line in done.stdout.decode().splitlines() if line.startswith("{"))
+    return Result(done.returncode, json.loads(line), done.stderr.decode())
+
+
 def guards_of(process: subprocess.Popen[bytes]) -> list[int]:
     """The processes that a module has forked."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -140,4 +155,15 @@ def importing(folder: Path, spec: Spec | None = None, version: str = NEWEST, **m
         yield Importing(server, make_package(packages, spec or Spec()), temporary)
 
 
-__all__ = ["ENDING_S", "NAME", "PATH", "Importing", "end_both", "end_hard", "finish", "guards_of", "importing"]
+__all__ = [
+    "ENDING_S",
+    "NAME",
+    "PATH",
+    "Importing",
+    "end_both",
+    "end_hard",
+    "finish",
+    "guards_of",
+    "importing",
+    "run_after",
+]

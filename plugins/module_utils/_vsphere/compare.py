@@ -52,10 +52,10 @@ class Comparison:
         """Have the server tell the digests that are taken anyway, if it can: then none is taken for it alone."""
         return SHA256 if self._ask_for({url.key: SHA256 for url in urls}) else _SHA1
 
-    def ask_for_listed(self, keys: Mapping[str, str]) -> None:
-        """Have it tell the digests that the manifest has, as far as it can. ``keys``: by the files' names."""
+    def ask_for_listed(self, names: Mapping[str, str]) -> None:
+        """Have it tell the digests that the manifest has, as far as it can. ``names``: of the files, by the keys."""
         wanted = {}
-        for name, key in keys.items():
+        for key, name in names.items():
             expected = self._listed.get(name)
             wanted[key] = _SHA1 if expected is not None and expected.algorithm == _SHA1 else SHA256
         self._ask_for(wanted)
@@ -76,7 +76,7 @@ class Comparison:
         older servers. Raises RemoteFailed.
         """
         try:
-            manifest = self._session.call("reading the lease's manifest", self._lease.HttpNfcLeaseGetManifest)
+            manifest = self._session.ask("reading the lease's manifest", self._lease.HttpNfcLeaseGetManifest)
         except RemoteFailed as failed:
             if failed.facts.get("fault") in ("MethodNotFound", "NotSupported", "InvalidRequest"):
                 return None
@@ -85,9 +85,7 @@ class Comparison:
 
     def of_sent(self, sent: Sequence[Sent]) -> list[str]:
         """What could not be compared. Raises CheckFailed, RemoteFailed."""
-        account = self.account()
-        if account is None:
-            return []
+        account = self.account() or {}  # older servers have none
         warnings = []
         untold = [one.job.name for one in sent if not account.get(one.job.key)]
         if untold:
@@ -109,12 +107,12 @@ class Comparison:
                 )
         return warnings
 
-    def of_fetched(self, keys: Mapping[str, str], account: Mapping[str, Mapping[str, str]], strict: bool) -> list[str]:
+    def of_fetched(self, names: Mapping[str, str], account: Mapping[str, Mapping[str, str]], strict: bool) -> list[str]:
         """What could not be compared of files that hosts have fetched; ``strict``: nothing may be such. Raises
         CheckFailed.
         """
         unverified = []
-        for name, key in keys.items():
+        for key, name in names.items():
             theirs, expected = account.get(key) or {}, self._listed.get(name)
             if expected is None or expected.algorithm not in theirs:
                 unverified.append(name)
@@ -141,21 +139,17 @@ class Comparison:
 class RawDigests:
     """The digests of files that are sent in another form than they are in the package."""
 
-    def __init__(self, manifest: Mapping[str, Digest]) -> None:
-        self._expected = manifest
+    def __init__(self, manifest: Mapping[str, Digest], names: Sequence[str]) -> None:
+        self._expected = {name: manifest[name] for name in names if name in manifest}
         self._hashes: dict[str, Any] = {}
 
     def reset(self) -> None:
         """Another attempt begins."""
-        self._hashes = {}
+        self._hashes = {name: hasher(expected.algorithm) for name, expected in self._expected.items()}
 
     def add(self, name: str, data: memoryview) -> None:
-        expected = self._expected.get(name)
-        if expected is None:
-            return
-        if name not in self._hashes:
-            self._hashes[name] = hasher(expected.algorithm)
-        self._hashes[name].update(data)
+        if name in self._hashes:
+            self._hashes[name].update(data)
 
     def check(self) -> None:
         for name, found in self._hashes.items():

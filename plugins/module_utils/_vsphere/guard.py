@@ -218,7 +218,13 @@ class Guard:
         return {"outcome": ended.outcome.value, "abort_fault": ended.abort_fault, "left": ended.left}
 
     def _abort(self, reason: str) -> Ended:
+        if self._outcome is Outcome.UNKNOWN and self._lease is not None:
+            whole = self._lease.became_whole(self._ending.within(self._ending.remaining_s() / 2))
+            self._session = self._lease.session
+            self._outcome = {True: Outcome.COMPLETED, False: None, None: Outcome.UNKNOWN}[whole]
+            _log("the machine is whole: %s" % whole)
         if self._outcome is not None:
+            self._unended = self._outcome is Outcome.UNKNOWN
             return Ended(self._outcome)
         if self._lease is None:
             return Ended(Outcome.ALREADY_ENDED)
@@ -231,7 +237,7 @@ class Guard:
     def _leave(self, reason: str) -> bool:
         _set_alarm(0)
         try:
-            if self._lease is not None and self._outcome is None:
+            if self._lease is not None and self._outcome is not Outcome.COMPLETED:
                 self._abort(reason)
         finally:
             logged_out = self._log_out(self._ending)

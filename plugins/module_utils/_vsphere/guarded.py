@@ -129,6 +129,11 @@ class Guarded:
             log=self.log_path,
         )
 
+    def kill(self) -> None:
+        """End one that stands still, so that it does nothing any more."""
+        if not self._line.hung_up:  # so it is alive, and the number its own
+            os.kill(self.pid, signal.SIGKILL)
+
     def leave(self) -> bool:
         """Have it log out and end. It is gone afterwards. Whether its login is, too: one that was killed has not logged
         out.

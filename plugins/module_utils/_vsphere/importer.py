@@ -83,8 +83,9 @@ class OvfImport:
 
     def _seen(self, at: Entered) -> Seen:
         folder = find_folder(at.inventory, self._wish.place).moid
+        wanted = self._wish.state is not State.ABSENT
         names = (self._wish.name, self._wish.name + NEW, self._wish.name + OLD)
-        return Seen(*(self._there(find_machine(at.session, folder, name), at.session) for name in names))
+        return Seen(*(self._there(find_machine(at.session, folder, name, wanted), at.session) for name in names))
 
     def _there(self, machine: Machine | None, session: Session) -> There:
         if machine is None or machine.stamp is None or machine.stamp.is_complete:

@@ -183,6 +183,14 @@ class Lease:
             return _Found.UNKNOWN
         return _TOLD_BY_VERDICT.get(verdict, _Found.UNKNOWN)
 
+    def became_whole(self, deadline: Deadline) -> bool | None:
+        """Whether a Complete that gave no good answer was one, asked until the server tells; None where it doesn't."""
+        while True:
+            found = self._found_out()
+            if found is not _Found.UNKNOWN or deadline.expired:
+                return None if found is _Found.UNKNOWN else found is _Found.COMPLETED
+            ready((), min(1.0, deadline.remaining_s()))
+
     def _log_in_again(self) -> bool:
         """The lease is unknown to a new login; its task is not."""
         try:
@@ -204,7 +212,9 @@ class Lease:
 
     def _abort(self, reason: str, deadline: Deadline) -> Ended:
         lease = self._object()
-        for pause_s in (*_RETRY_S, None):
+        patience = deadline.within(deadline.remaining_s() / 2)  # the machine is locked until then, and goes afterwards
+        pauses = iter(_RETRY_S)
+        while True:
             try:
                 lease.HttpNfcLeaseAbort(_as_fault(reason))
                 return Ended(Outcome.ABORTED)
@@ -214,19 +224,23 @@ class Lease:
                 fault = told(error) if is_fault(error) else str(remote_failed(error, "aborting", self._server))
                 if is_fault(error) and name_of(error) == "NotAuthenticated":
                     return self._cancel(fault, deadline)
-            if pause_s is None or deadline.expired:
-                break
-            ready((), min(pause_s, deadline.remaining_s()))
-        return Ended(Outcome.UNKNOWN, fault)
+            if patience.expired:
+                return Ended(Outcome.UNKNOWN, fault)
+            ready((), min(next(pauses, _RETRY_S[-1]), patience.remaining_s()))
 
     def _cancel(self, fault: str | None, deadline: Deadline) -> Ended:
         """Of a lease that can't be named (any more) only its task can be ended. By a new login, if need be."""
-        try:
-            if fault is not None:
-                self.session = log_in(self.session.endpoint)
-            return self._cancel_task(fault, deadline.within(deadline.remaining_s() / 2))
-        except LifecycleError as error:
-            return Ended(Outcome.UNKNOWN, fault or error.message)
+        patience = deadline.within(deadline.remaining_s() / 2)
+        logged_in = fault is None
+        while True:
+            try:
+                if not logged_in:
+                    self.session, logged_in = log_in(self.session.endpoint), True
+                return self._cancel_task(fault, patience)
+            except LifecycleError as error:
+                if error.facts.get("fault") is not None or patience.expired:
+                    return Ended(Outcome.UNKNOWN, fault or error.message)
+            ready((), min(_LOOK_EVERY_S, patience.remaining_s()))
 
     def _cancel_task(self, fault: str | None, patience: Deadline) -> Ended:
         """Raises RemoteFailed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .._core.errors import Refused
 from .._core.wait import Deadline
 from .._ovf.stamp import Stamp
 from .properties import read
@@ -79,11 +80,19 @@ class Machine(NamedTuple):
         return "PowerOnVM_Task" in self.disabled
 
 
-def find_machine(session: Session, folder: str | None, name: str) -> Machine | None:
-    """The machine of this name in a folder; None if there is none. Raises RemoteFailed."""
+def find_machine(session: Session, folder: str | None, name: str, wanted: bool = False) -> Machine | None:
+    """The machine of this name in a folder; None if there is none. ``wanted``: one is to be there.
+
+    Raises RemoteFailed, and where one is wanted Refused for a name that something else has.
+    """
     place = session.find("Folder", folder) if folder else session.content.rootFolder
     found = session.call("looking for %s" % name, session.content.searchIndex.FindChild, place, name)
-    return look(session, found._moId) if found is not None and _is_machine(found) else None
+    if found is not None and _is_machine(found):
+        return look(session, found._moId)
+    if found is not None and wanted:
+        kind = type(found).__name__.rpartition(".")[2]
+        raise Refused("import %s" % name, "a %s of this name is there" % kind, "Choose another name or folder")
+    return None
 
 
 def _is_machine(found: Any) -> bool:

@@ -300,8 +300,8 @@ def _finish(desired: Desired, machine: Machine | None) -> list[Step]:
     if desired.state is State.POWERED_ON:
         return _run(desired, machine)
     if desired.state is State.TEMPLATE and (machine is None or not machine.template):
-        if machine is not None and machine.powered_on:
-            raise Refused("make %s a template" % desired.name, "it is powered on", "Power it off first")
+        if machine is not None and machine.in_use:
+            raise Refused("make %s a template" % desired.name, "it is powered on or suspended", "Power it off first")
         return [Step.MAKE_TEMPLATE]
     return []
 

@@ -41,7 +41,7 @@ def retrieve(session: Session, doing: str, specs: Sequence[Any], names: Mapping[
         reportMissingObjectsInResults=True,
     )
     collector = session.content.propertyCollector
-    page = session.call(doing, collector.RetrievePropertiesEx, [wanted], kind.RetrieveOptions())
+    page = session.ask(doing, collector.RetrievePropertiesEx, [wanted], kind.RetrieveOptions())
     found = []
     while page is not None:
         found += [Found(item.obj, {entry.name: entry.val for entry in item.propSet}) for item in page.objects]

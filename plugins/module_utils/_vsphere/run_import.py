@@ -158,18 +158,18 @@ class ImportRun:
 
         pull = pulls.Pull(means.session, self.lease_id or "", means.fetching, means.package, self._items)
         self._progress = lambda: pull.percent
-        keys = {item.path: str(url.key) for item, url in self._urls(info)}
+        names = {str(url.key): means.package.parts(self._file(item))[0] for item, url in self._urls(info)}
         if means.verify:
-            self._comparison.ask_for_listed(keys)
+            self._comparison.ask_for_listed(names)
         if not pull.begin():
             return False
         self._pull = pull
-        self.fetched = [{"name": name, "attempts": []} for name in keys]
+        self.fetched = [{"name": item.path, "attempts": []} for item in self._items]
         pull.follow(self._deadline, watch)
         account = (self._comparison.account() or {}) if means.verify else {}
-        self.fetched = [self._told_fetched(item, account.get(keys[item.path]) or {}) for item in self._items]
+        self.fetched = [self._told_fetched(item, account.get(key) or {}) for item, key in zip(self._items, names)]
         if means.verify:
-            self.warnings += self._comparison.of_fetched(keys, account, means.strict)
+            self.warnings += self._comparison.of_fetched(names, account, means.strict)
         return True
 
     def _told_fetched(self, item: FileItem, digests: Mapping[str, str]) -> Mapping[str, object]:
@@ -270,9 +270,10 @@ class ImportRun:
         means = self._means
         url = self._url(item, info)
         file = self._file(item)
-        expected = self._manifest.get(item.path)
+        name = means.package.parts(file)[0]  # which the manifest has, where the descriptor has it as a URL would
+        expected = self._manifest.get(name)
         plain = file.compression == "identity" and file.chunk_size_bytes is None
-        raw = RawDigests(self._manifest) if means.verify and not plain else None
+        raw = RawDigests(self._manifest, means.package.parts(file)) if means.verify and not plain else None
         algorithms = {told, SHA256} if told is not None else set()
         if expected is not None and plain:
             algorithms.add(expected.algorithm)
@@ -349,6 +350,10 @@ class ImportRun:
         except GuardLost as lost:
             attach(first, lost, "having the guard abort the lease")
             self.ended = self._abort_unguarded(first)
+        except TimedOut as late:  # it stands still, as one that was stopped: the lease is known here as well
+            attach(first, late, "having the guard abort the lease")
+            self._means.guard.kill()
+            self.ended = self._abort_unguarded(first)
         except LifecycleError as second:
             self.ended = Ended(Outcome.UNKNOWN, second.message)
         if self.ended.outcome is Outcome.UNKNOWN and self.ended.abort_fault is not None:
@@ -357,10 +362,12 @@ class ImportRun:
             attach(first, LifecycleError(self.ended.left), "removing the machine")
 
     def _abort_unguarded(self, first: BaseException) -> Ended:
-        if self._phase is Phase.COMPLETING:
-            return Ended(Outcome.UNKNOWN, describe(first))  # it may be whole
         ending = self._means.guard.ending
         with self._own_lease(ending) as lease:
+            if self._phase is Phase.COMPLETING:  # it may be whole
+                whole = lease.became_whole(ending.within(ending.remaining_s() / 2))
+                if whole is not False:
+                    return Ended(Outcome.COMPLETED if whole else Outcome.UNKNOWN)
             return lease.abort(_reason(first), ending)
 
     @contextmanager

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from .._core.errors import LifecycleError, RemoteFailed, ToolMissing, attach
+from .._core.signals import stop_if_lost
 from .._core.wait import Deadline, ready
-from .faults import is_fault, name_of, remote_failed
+from .faults import is_fault, is_timeout, name_of, remote_failed
 from .tls import Connection, Proxy, Trust
 
 Answer = TypeVar("Answer")
@@ -22,6 +23,7 @@ Answer = TypeVar("Answer")
 _OLDEST = (9,)  # which first knows the certificates that leases tell
 _LARGEST_VERSIONS_BYTES = 1 << 20
 _SHORTEST_WAIT_S = 1.0
+_ASK_AGAIN_S = (0.2, 0.5, 1.0)
 _LOG_OUT_AGAIN_S = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -91,7 +93,20 @@ class Session:
 
     def call(self, doing: str, method: Callable[..., Answer], *args: object, **options: object) -> Answer:
         """Call a method of a managed object. Raises RemoteFailed, whose cause is what pyVmomi raised."""
+        stop_if_lost()
         return calling(doing, self.endpoint.server, method, *args, **options)
+
+    def ask(self, doing: str, method: Callable[..., Answer], *args: object) -> Answer:
+        """The same of a method that changes nothing: asked again where the connection breaks. Raises RemoteFailed."""
+        for pause_s in _ASK_AGAIN_S:
+            try:
+                return self.call(doing, method, *args)
+            except RemoteFailed as failed:
+                cause = failed.__cause__
+                if not isinstance(cause, (OSError, http.client.HTTPException)) or is_timeout(cause):
+                    raise
+            ready((), pause_s)
+        return self.call(doing, method, *args)
 
     def find(self, kind: str, moid: str) -> Any:
         """A managed object by its type, such as ``HttpNfcLease``, and its id. Asks nobody."""

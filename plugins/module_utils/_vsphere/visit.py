@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
-from .._core.errors import LifecycleError
+import uuid
+
+from .._core.errors import LifecycleError, RemoteFailed, attach
 from .._core.signals import held
 from .._core.wait import Deadline
-from .session import Endpoint, Session, log_in, require_pyvmomi
+from .session import Endpoint, Session, end_lost_login, log_in, require_pyvmomi
 
 # For the log-out, whatever the task's own time.
 _LEAVING_S = 20.0
@@ -19,7 +21,7 @@ class Visit:
     """``warnings`` has what went wrong without doing harm."""
 
     def __init__(self, endpoint: Endpoint, deadline: Deadline) -> None:
-        self._endpoint = endpoint
+        self._endpoint = endpoint._replace(agent="vmops.lifecycle visit %s" % uuid.uuid4().hex)
         endpoint.patience.until(deadline)
         self._session: Session | None = None
         self.warnings: list[str] = []
@@ -29,8 +31,22 @@ class Visit:
         if self._session is None:
             require_pyvmomi()
             with held():  # a stop must not fall between the server's answer and our knowing of it
-                self._session = log_in(self._endpoint)
+                try:
+                    self._session = log_in(self._endpoint)
+                except RemoteFailed as failed:
+                    # Where no answer came, the server may have made a login of it all the same.
+                    if str(failed.facts["operation"]).startswith("logging in") and failed.facts["fault"] is None:
+                        self._end_lost(failed)
+                    raise
         return self._session
+
+    def _end_lost(self, first: RemoteFailed) -> None:
+        leaving = Deadline(_LEAVING_S)
+        self._endpoint.patience.until(leaving)
+        try:
+            end_lost_login(self._endpoint, leaving)
+        except LifecycleError as second:
+            attach(first, second, "ending a login that the server may have made of it")
 
     def close(self) -> None:
         """Log out. Where that fails, a warning says so."""

@@ -79,13 +79,14 @@ def wish_from(params: Mapping[str, Any]) -> Wish:
         raise BadInput("retries", "%d is negative" % params["retries"], "Give 0 for a single attempt")
     if params["wait_for_ip"] and state is not State.POWERED_ON:
         raise BadInput("wait_for_ip", "only a running machine gets an address", "Set state=poweredon as well")
+    networks = _networks(params)
     return Wish(
         name=_name(params["name"], params["replace"]),
         state=state,
         source=declared_location(params) if params["source"] else None,
-        place=Wanted(**{**{option: params[option] for option in Wanted._fields}, "networks": params["networks"] or {}}),
+        place=Wanted(**{**{option: params[option] for option in Wanted._fields}, "networks": networks}),
         choices=Choices(
-            networks=params["networks"] or {},
+            networks=networks,
             properties=_properties(params),
             deployment_option=params["deployment_option"],
             ip_allocation_policy=params["ip_allocation_policy"],
@@ -105,6 +106,15 @@ def wish_from(params: Mapping[str, Any]) -> Wish:
         retries=params["retries"],
         stall_s=float(params["stall_timeout"]),
     )
+
+
+def _networks(params: Mapping[str, Any]) -> Mapping[str, str]:
+    """A name may look like a number, as YAML has it."""
+    given = params["networks"] or {}
+    for name, target in given.items():
+        if isinstance(target, bool) or not isinstance(target, (str, int)) or target == "":
+            raise BadInput("networks.%s" % name, "%r is no name of a network" % (target,), "Quote the name or the path")
+    return {str(name): str(target) for name, target in given.items()}
 
 
 def _properties(params: Mapping[str, Any]) -> Mapping[str, object]:

@@ -336,6 +336,7 @@ def test_an_old_one_that_is_not_removed_unasked(old, told):
         pytest.param(asked(), there(Is.COMPLETE), there(Is.FOREIGN), "Rename or remove", id="our new name"),
         pytest.param(asked("poweredon"), there(Is.COMPLETE, template=True), NONE, "template", id="a template"),
         pytest.param(asked("template"), there(Is.COMPLETE, power=ON), NONE, "powered on", id="it runs"),
+        pytest.param(asked("template"), there(Is.COMPLETE, power="suspended"), NONE, "suspended", id="it is suspended"),
     ],
 )
 def test_refusals(desired, here, new, told):

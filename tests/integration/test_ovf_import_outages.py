@@ -1,0 +1,157 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ovf_import where the server can't be reached for a while, longer than one attempt and shorter than for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.testbed.faults import Held
+from tests.testbed.importing import PATH, end_hard, finish, guards_of, importing
+from tests.testbed.modules import run_module
+
+ATTEMPTS = 5  # more than the pauses between them are told apart by
+
+
+@pytest.fixture
+def bench(tmp_path):
+    with importing(tmp_path) as found:
+        yield found
+
+
+def test_while_it_aborts(bench):
+    bench.server.set(strict=True)
+    bench.server.upload_rule("status", status=403)
+    bench.server.rule("HttpNfcLeaseAbort", "drop", times=ATTEMPTS)
+    result = bench.run()
+    assert "HTTP 403" in result.msg
+    assert result.json["lease"]["outcome"] == "aborted"
+    assert bench.server.counts["HttpNfcLeaseAbort"] == ATTEMPTS + 1
+    bench.assert_nothing_left()
+
+
+def test_while_the_guard_of_a_killed_task_aborts(bench):
+    bench.server.set(strict=True)
+    bench.server.upload_rule("silent")
+    bench.server.rule("HttpNfcLeaseAbort", "drop", times=ATTEMPTS)
+    process = bench.start()
+    bench.await_uploads()
+    end_hard(process)
+    bench.await_nothing_left()
+    assert bench.server.counts["HttpNfcLeaseAbort"] == ATTEMPTS + 1
+
+
+def unreachable_while_it_completes(bench):
+    bench.server.rule("HttpNfcLeaseComplete", "drop", times=ATTEMPTS)
+    bench.server.rule("Fetch", "drop", times=ATTEMPTS)
+
+
+def test_while_it_completes_and_it_is_not_completed(bench):
+    unreachable_while_it_completes(bench)
+    result = bench.run()
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+    assert bench.run().changed
+    bench.assert_imported()
+
+
+def test_while_it_completes_and_it_was_completed(bench):
+    bench.server.rule("HttpNfcLeaseComplete", "lose_reply", times=1)
+    bench.server.rule("HttpNfcLeaseComplete", "drop", times=ATTEMPTS - 1)
+    bench.server.rule("Fetch", "drop", times=ATTEMPTS)
+    result = bench.run()
+    assert result.json["lease"]["outcome"] == "completed"
+    assert bench.server.counts.get("HttpNfcLeaseAbort", 0) == 0
+    assert bench.machines() == [PATH]
+    assert not bench.run().failed
+    bench.assert_imported()
+
+
+def test_while_it_completes_without_its_guard(bench):
+    rule = bench.server.rule("HttpNfcLeaseComplete", "hold_drop", times=1)
+    process = bench.start()
+    bench.server.wait_held(rule)
+    unreachable_while_it_completes(bench)
+    [guard] = guards_of(process)
+    held = Held(guard)
+    os.kill(guard, signal.SIGKILL)
+    assert held.ends_within()
+    bench.server.release(rule)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+
+
+def test_the_guard_of_a_killed_task_that_can_not_know_keeps_its_log(bench):
+    bench.server.rule("HttpNfcLeaseComplete", "drop")
+    rule = bench.server.rule("Fetch", "hold")
+    process = bench.start()
+    bench.server.wait_held(rule)
+    [guard] = guards_of(process)
+    held = Held(guard)
+    end_hard(process)
+    for method in ("Fetch", "RetrievePropertiesEx", "FindChild"):
+        bench.server.rule(method, "drop")
+    bench.server.release(rule)
+    assert held.ends_within()
+    [log] = bench.temporary.glob("vmops-guard-*")
+    assert "the machine is whole: None" in log.read_text()
+
+
+@pytest.mark.parametrize("first", range(1, 9))
+def test_a_lost_answer_of_what_is_only_read(bench, first):
+    bench.server.rule("RetrievePropertiesEx", "lose_reply", first=first, times=1)
+    result = bench.run()
+    assert result.changed, result.msg
+    bench.assert_imported()
+
+
+def test_a_lost_answer_to_what_the_server_received(bench):
+    bench.server.rule("HttpNfcLeaseGetManifest", "lose_reply", times=1)
+    result = bench.run()
+    assert result.changed, result.msg
+    bench.assert_imported()
+
+
+def test_an_expired_login_and_one_that_is_lost(bench):
+    bench.server.upload_rule("stall")
+    process = bench.start(stall_timeout=3, retries=0)
+    bench.await_uploads()
+    bench.server.rule("Login", "drop", times=1)
+    bench.server.expire_sessions()
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+
+
+def test_a_guard_that_stands_still(bench):
+    """As one that is halted, on a task that isn't."""
+    bench.server.upload_rule("silent")
+    process = bench.start(timeout=8, stall_timeout=60)
+    bench.await_uploads()
+    [guard] = guards_of(process)
+    os.kill(guard, signal.SIGSTOP)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    assert bench.server.live_leases == []
+    assert bench.machines() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("ovf_import_tasks_info", {}), ("ovf_import_cleanup", {"older_than": 1})],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_login_whose_answer_is_lost_is_ended(bench, name, given):
+    bench.server.rule("Login", "lose_reply", times=1)
+    result = run_module(name, {**bench.server.options, "ca_path": str(bench.server.cafile), "timeout": 60, **given})
+    assert result.failed
+    assert bench.server.sessions == []
