@@ -225,6 +225,8 @@ options:
     description:
       - How often a file is sent again, from its beginning, whose transfer broke or was refused by a status that may
         pass (408, 429, 5xx). V(0) is a single attempt.
+      - The pauses before the attempts grow from half a second. Where a server refuses at once, the default is over in
+        some seconds; for a host that may be away for longer, such as while it restarts, give more.
       - Of a package at a URL it is also how often in a row a part is asked for again that could not be read. What had
         come by then is kept, and progress begins the count anew.
     type: int

@@ -24,6 +24,8 @@ options:
     type: int
     default: 60
 notes:
+  - It logs out, whatever happens. Only where it is killed its login stays until the server ends it, which it does when
+    the login has been idle for long.
   - The server tells a user of those tasks only whose resource pools the user may see.
 attributes:
   check_mode:

@@ -342,7 +342,13 @@ class _Search:
         what, among = self._seen_by(owner, "datastore", self._here("Datastore"))
         usable = [node for node in among if _is_usable(node)]
         if wanted.datastore_cluster is None:
-            return inventory.choose("datastore", what, wanted.datastore, usable)
+            named = wanted.datastore is not None or not usable
+            found = inventory.choose("datastore", what, wanted.datastore, among if named else usable)
+            if not _is_usable(found):
+                state = "not accessible" if found.values.get("summary.accessible") is False else "in maintenance mode"
+                why = "%s is %s" % (inventory.path(found), state)
+                raise BadInput("datastore", why, "Name another, or bring it back")
+            return found
         pods = self._here("StoragePod")
         pod = inventory.choose("datastore_cluster", "datastore clusters", wanted.datastore_cluster, pods)
         members = [node for node in usable if node.parent == pod.moid]

@@ -72,9 +72,9 @@ def wish_from(params: Mapping[str, Any]) -> Wish:
         raise BadInput(
             "source", "a machine is wanted, and no package is named", "Name an .ovf or .ova, or set state=absent"
         )
-    for option in ("parallel_disks", "stall_timeout"):
-        if params[option] < 1:
-            raise BadInput(option, "%d is below 1" % params[option], "Give a number from 1")
+    check_timeout(params["stall_timeout"], "stall_timeout")
+    if params["parallel_disks"] < 1:
+        raise BadInput("parallel_disks", "%d is below 1" % params["parallel_disks"], "Give a number from 1")
     if params["retries"] < 0:
         raise BadInput("retries", "%d is negative" % params["retries"], "Give 0 for a single attempt")
     if params["wait_for_ip"] and state is not State.POWERED_ON:

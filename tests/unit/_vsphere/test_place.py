@@ -251,3 +251,20 @@ def test_a_host_that_takes_no_machines(values: Mapping[str, Any], told: str | No
     place, _compute, host, problems = find(Inventory(nodes), Wanted(cluster="C0", host="esx1"), [])
     assert [(problem.where, problem.problem) for problem in problems] == ([("host", told)] if told else [])
     assert (place is None) == (host is None) == bool(told)
+
+
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(datastore="ssd")], ids=["any", "named"])
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"summary.maintenanceMode": "inMaintenance"}, "is in maintenance mode"),
+        ({"summary.accessible": False}, "is not accessible"),
+        ({"summary.accessible": True, "summary.maintenanceMode": "normal"}, None),
+    ],
+)
+def test_a_datastore_that_can_not_be_used(wanted: Wanted, values: Mapping[str, Any], told: str | None) -> None:
+    nodes = [node._replace(values={**node.values, **values}) if node.moid == "ds" else node for node in WHOLE]
+    place, _compute, _host, problems = find(Inventory(nodes), wanted, ["VM Network"])
+    assert [problem.where for problem in problems] == (["datastore"] if told else [])
+    assert all(str(told) in problem.problem for problem in problems)
+    assert (place is None) == bool(told)
