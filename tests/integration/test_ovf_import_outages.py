@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from tests.testbed.faults import Held
+from tests.testbed.faults import Held, until
 from tests.testbed.importing import PATH, end_hard, finish, guards_of, importing
 from tests.testbed.modules import run_module
 
@@ -155,3 +155,28 @@ def test_a_login_whose_answer_is_lost_is_ended(bench, name, given):
     result = run_module(name, {**bench.server.options, "ca_path": str(bench.server.cafile), "timeout": 60, **given})
     assert result.failed
     assert bench.server.sessions == []
+
+
+def test_an_import_that_begins_after_its_time_is_ended(bench):
+    rule = bench.server.rule("ImportVApp", "hold")
+    process = bench.start(timeout=6)
+    bench.server.wait_held(rule)
+    [log] = bench.temporary.glob("vmops-guard-*")
+    until(lambda: "asked to abort" in log.read_text(), "the task to give up")
+    bench.server.release(rule)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+
+
+def test_an_import_that_never_begins_is_told_as_one_that_may(bench):
+    rule = bench.server.rule("ImportVApp", "hold_drop")
+    process = bench.start(timeout=6)
+    bench.server.wait_held(rule)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "unknown"
+    assert "it may still begin it" in result.json["lease"]["abort_fault"]
+    bench.server.release(rule)
+    bench.await_nothing_left()

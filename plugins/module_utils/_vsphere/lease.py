@@ -40,6 +40,10 @@ _UNTOLD = (
     "which of the server's import tasks is this one can't be told, so none was cancelled (%s). The server ends it when "
     "its lease times out"
 )
+_NOT_BEGUN = (
+    "the server didn't answer the call that begins the import, and no task of it was seen: it may still begin it, and "
+    "then ends it when its lease times out. Run the task again, which finds what came of it"
+)
 
 
 class Outcome(str, Enum):
@@ -117,18 +121,24 @@ class Lease:
         self.entity: str | None = None
         # Whether the server was asked to complete it, and may still be at it.
         self._completing = False
+        # Whether it was asked to begin it, and may still be at that.
+        self._beginning = False
 
     def begin(self) -> str:
         """Have the server begin it; its id. Raises RemoteFailed."""
         order, find = self.order, self.session.find
         spec = from_xml(order.spec, self.session.stub)
-        lease = self.session.call(
-            "starting the import of %s" % order.name,
-            find("ResourcePool", order.pool).ImportVApp,
-            spec,
-            find("Folder", order.folder) if order.folder else None,
-            find("HostSystem", order.host) if order.host else None,
-        )
+        try:
+            lease = self.session.call(
+                "starting the import of %s" % order.name,
+                find("ResourcePool", order.pool).ImportVApp,
+                spec,
+                find("Folder", order.folder) if order.folder else None,
+                find("HostSystem", order.host) if order.host else None,
+            )
+        except RemoteFailed as failed:
+            self._beginning = failed.__cause__ is not None and is_timeout(failed.__cause__)
+            raise
         self.lease_id = lease._moId
         return self.lease_id
 
@@ -245,13 +255,14 @@ class Lease:
     def _cancel_task(self, fault: str | None, patience: Deadline) -> Ended:
         """Raises RemoteFailed."""
         began = fault is not None
-        appears = patience.within(_APPEARS_S)
+        appears = patience if self._beginning else patience.within(_APPEARS_S)
         while True:
             machine = self._machine()
             running = [task for task in self._possible_tasks(machine) if task.running]
             began = began or bool(running)
             if not running and (began or appears.expired):
-                return Ended(Outcome.ALREADY_ENDED, fault)
+                may_begin = self._beginning and not began
+                return Ended(Outcome.UNKNOWN, _NOT_BEGUN) if may_begin else Ended(Outcome.ALREADY_ENDED, fault)
             if machine is not None and len(running) == 1 and candidates(machine, running):
                 return self._cancelled(running[0], fault)
             if patience.expired:
