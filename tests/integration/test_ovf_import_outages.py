@@ -50,12 +50,21 @@ def unreachable_while_it_completes(bench):
     bench.server.rule("Fetch", "drop", times=ATTEMPTS)
 
 
-def test_while_it_completes_and_it_is_not_completed(bench):
+def test_while_it_completes(bench):
     unreachable_while_it_completes(bench)
+    result = bench.run()
+    assert result.changed, result.msg
+    bench.assert_imported()
+
+
+def test_while_it_completes_for_too_long(bench):
+    bench.server.rule("HttpNfcLeaseComplete", "drop")
+    bench.server.rule("Fetch", "drop", times=4 * ATTEMPTS)
     result = bench.run()
     assert result.failed
     assert result.json["lease"]["outcome"] == "aborted"
     bench.assert_nothing_left()
+    bench.server.release()
     assert bench.run().changed
     bench.assert_imported()
 
@@ -65,10 +74,8 @@ def test_while_it_completes_and_it_was_completed(bench):
     bench.server.rule("HttpNfcLeaseComplete", "drop", times=ATTEMPTS - 1)
     bench.server.rule("Fetch", "drop", times=ATTEMPTS)
     result = bench.run()
-    assert result.json["lease"]["outcome"] == "completed"
+    assert result.changed, result.msg
     assert bench.server.counts.get("HttpNfcLeaseAbort", 0) == 0
-    assert bench.machines() == [PATH]
-    assert not bench.run().failed
     bench.assert_imported()
 
 
@@ -83,9 +90,10 @@ def test_while_it_completes_without_its_guard(bench):
     assert held.ends_within()
     bench.server.release(rule)
     result = finish(process)
-    assert result.failed
-    assert result.json["lease"]["outcome"] == "aborted"
-    bench.assert_nothing_left()
+    assert result.changed, result.msg
+    assert str(guard) in str(result.json["warnings"])
+    assert bench.server.live_leases == []
+    assert bench.machines() == [PATH]
 
 
 def test_the_guard_of_a_killed_task_that_can_not_know_keeps_its_log(bench):

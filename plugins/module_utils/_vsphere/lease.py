@@ -29,6 +29,9 @@ from .verdict import Is, candidates, judge
 _ENDED = ("ManagedObjectNotFound", "InvalidState", "Timedout")
 _RETRY_S = (0.2, 0.5, 1.0, 2.0)
 _SLOW_EVERY_S = 5.0
+# A server that can't even be asked whether it has completed is tried for so long: a restarted switch or firewall shall
+# not cost an upload of hours.
+_OUTAGE_S = 30.0
 # An import of which no answer came may still begin: that long is waited for a sign of it.
 _APPEARS_S = 5.0
 _LOOK_EVERY_S = 0.5
@@ -151,6 +154,7 @@ class Lease:
         self._completing = True
         pauses = iter(_RETRY_S)
         unanswered = slow = False
+        outage: Deadline | None = None
         while True:
             try:
                 self._object().HttpNfcLeaseComplete()
@@ -164,7 +168,10 @@ class Lease:
             if found is _Found.COMPLETED:
                 return
             failed = remote_failed(fault, "completing the lease", self._server)
-            pause_s = next(pauses, _SLOW_EVERY_S if slow else None)
+            if found is _Found.UNKNOWN and outage is None:
+                outage = deadline.within(_OUTAGE_S)
+            away = found is _Found.UNKNOWN and outage is not None and not outage.expired
+            pause_s = next(pauses, _SLOW_EVERY_S if slow else _RETRY_S[-1] if away else None)
             last = pause_s is None or deadline.expired
             if found is _Found.FAILED or (last and found is _Found.OPEN):
                 raise NotCompleted(failed.message, **failed.facts) from fault
