@@ -28,7 +28,7 @@ from .._core.signals import STOP_SIGNALS, Stopped, held, restart, stoppable
 from .._core.wait import Deadline
 from .lease import Ended, Lease, NotCompleted, Order, Outcome
 from .orders import LAST_WORD, HungUp, Line
-from .session import Endpoint, Session, log_in
+from .session import Endpoint, Session, log_in, may_have_logged_in
 
 # The limits of an import, in seconds, of which "timeout" is the user's. None of them leans on the server.
 #
@@ -175,9 +175,7 @@ class Guard:
             try:
                 self._session = log_in(self._endpoint)
             except RemoteFailed as failed:
-                # Where no answer came, the server may have made a login of it all the same.
-                asked = str(failed.facts["operation"]).startswith("logging in")
-                self._login_unknown = asked and failed.facts["fault"] is None
+                self._login_unknown = may_have_logged_in(failed)
                 raise
         return self._session
 

@@ -193,6 +193,11 @@ def log_in(endpoint: Endpoint) -> Session:
     return Session(endpoint, stub, content)
 
 
+def may_have_logged_in(failed: RemoteFailed) -> bool:
+    """Of a login that failed: where no answer came, the server may have made one of it all the same."""
+    return str(failed.facts["operation"]).startswith("logging in") and failed.facts["fault"] is None
+
+
 def end_lost_login(endpoint: Endpoint, deadline: Deadline) -> None:
     """End the login of this task that nobody could log out, or that a process began and died before it could tell of.
     It is found by its ``agent``. The list is read after a login of our own: that takes as long as the lost one.

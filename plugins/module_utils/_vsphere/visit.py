@@ -11,7 +11,7 @@ import uuid
 from .._core.errors import LifecycleError, RemoteFailed, attach
 from .._core.signals import held
 from .._core.wait import Deadline
-from .session import Endpoint, Session, end_lost_login, log_in, require_pyvmomi
+from .session import Endpoint, Session, end_lost_login, log_in, may_have_logged_in, require_pyvmomi
 
 # For the log-out, whatever the task's own time.
 _LEAVING_S = 20.0
@@ -34,8 +34,7 @@ class Visit:
                 try:
                     self._session = log_in(self._endpoint)
                 except RemoteFailed as failed:
-                    # Where no answer came, the server may have made a login of it all the same.
-                    if str(failed.facts["operation"]).startswith("logging in") and failed.facts["fault"] is None:
+                    if may_have_logged_in(failed):
                         self._end_lost(failed)
                     raise
         return self._session
