@@ -150,6 +150,10 @@ class Package:
                 break
         return tuple(found)
 
+    def name_of(self, file: File) -> str:
+        """The name under which the package and its manifest have a file that isn't chunked; else its first chunk's."""
+        return self.parts(file)[0]
+
     def size_of(self, file: File) -> int:
         """How many bytes of content a file has: of a packed one when it is unpacked, which is counted once.
 

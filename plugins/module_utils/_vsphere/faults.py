@@ -113,7 +113,7 @@ def failed_by(localized: Any, doing: str, server: str) -> RemoteFailed:
     return RemoteFailed(doing, server, told_localized(localized), ADVICE.get(name or "", ""), name)
 
 
-def is_timeout(error: BaseException) -> bool:
+def is_timeout(error: BaseException | None) -> bool:
     """Whether no answer came in the time that a call has."""
     return isinstance(error, (TimeoutError, socket.timeout))  # before Python 3.10 they are two
 

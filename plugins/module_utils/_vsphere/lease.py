@@ -140,7 +140,7 @@ class Lease:
                 find("HostSystem", order.host) if order.host else None,
             )
         except RemoteFailed as failed:
-            self._beginning = failed.__cause__ is not None and is_timeout(failed.__cause__)
+            self._beginning = is_timeout(failed.__cause__)
             raise
         self.lease_id = lease._moId
         return self.lease_id
@@ -168,9 +168,10 @@ class Lease:
             if found is _Found.COMPLETED:
                 return
             failed = remote_failed(fault, "completing the lease", self._server)
-            if found is _Found.UNKNOWN and outage is None:
-                outage = deadline.within(_OUTAGE_S)
-            away = found is _Found.UNKNOWN and outage is not None and not outage.expired
+            away = False
+            if found is _Found.UNKNOWN:
+                outage = outage or deadline.within(_OUTAGE_S)
+                away = not outage.expired
             pause_s = next(pauses, _SLOW_EVERY_S if slow else _RETRY_S[-1] if away else None)
             last = pause_s is None or deadline.expired
             if found is _Found.FAILED or (last and found is _Found.OPEN):

@@ -340,13 +340,13 @@ class _Search:
     def _datastore(self, owner: Node | None) -> Node:
         inventory, wanted = self._inventory, self._wanted
         what, among = self._seen_by(owner, "datastore", self._here("Datastore"))
-        usable = [node for node in among if _is_usable(node)]
+        usable = [node for node in among if not _why_unusable(node)]
         if wanted.datastore_cluster is None:
             named = wanted.datastore is not None or not usable
             found = inventory.choose("datastore", what, wanted.datastore, among if named else usable)
-            if not _is_usable(found):
-                state = "not accessible" if found.values.get("summary.accessible") is False else "in maintenance mode"
-                why = "%s is %s" % (inventory.path(found), state)
+            unusable = _why_unusable(found)
+            if unusable:
+                why = "%s is %s" % (inventory.path(found), unusable)
                 raise BadInput("datastore", why, "Name another, or bring it back")
             return found
         pods = self._here("StoragePod")
@@ -388,7 +388,9 @@ class _Search:
         return "%ss of %s" % (kind, owner.name), [node for node in among if node.moid in seen]
 
 
-def _is_usable(node: Node) -> bool:
+def _why_unusable(node: Node) -> str:
+    """Why a datastore takes no files; empty where it does."""
     if not node.values.get("summary.accessible", True):
-        return False
-    return node.values.get("summary.maintenanceMode") in (None, "", "normal")
+        return "not accessible"
+    in_use = node.values.get("summary.maintenanceMode") in (None, "", "normal")
+    return "" if in_use else "in maintenance mode"

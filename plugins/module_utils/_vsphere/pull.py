@@ -96,7 +96,7 @@ def _of_manifest(package: Package, verify: str) -> Iterator[Problem]:
         return
     manifest = _manifest(package)
     for file in package.envelope.files:
-        expected = manifest.get(package.parts(file)[0])
+        expected = manifest.get(package.name_of(file))
         if expected is not None and expected.algorithm not in TOLD:
             why = "the manifest has its %s, which no server tells of what its hosts have fetched" % (
                 expected.algorithm.upper()
@@ -121,7 +121,7 @@ def is_certain(package: Package, request: Request) -> bool:
     if parts.query or (request.access.use_proxy and parts.scheme.lower() in getproxies()):
         return False
     manifest = _manifest(package)
-    found = [manifest.get(package.parts(file)[0]) for file in package.envelope.files]
+    found = [manifest.get(package.name_of(file)) for file in package.envelope.files]
     return request.verify == IGNORE or all(each is not None and each.algorithm in TOLD for each in found)
 
 
@@ -242,7 +242,7 @@ def _source(way: Fetching, package: Package, item: FileItem) -> Any:
     from pyVmomi import vim
 
     file = package.envelope.file(item.path)
-    name = package.parts(file)[0]
+    name = package.name_of(file)
     source = vim.HttpNfcLease.SourceFile(
         targetDeviceId=item.device, url=way.url, create=item.create, sslThumbprint=way.thumbprint
     )

@@ -158,7 +158,7 @@ class ImportRun:
 
         pull = pulls.Pull(means.session, self.lease_id or "", means.fetching, means.package, self._items)
         self._progress = lambda: pull.percent
-        names = {str(url.key): means.package.parts(self._file(item))[0] for item, url in self._urls(info)}
+        names = {str(url.key): means.package.name_of(self._file(item)) for item, url in self._urls(info)}
         if means.verify:
             self._comparison.ask_for_listed(names)
         if not pull.begin():
@@ -270,8 +270,7 @@ class ImportRun:
         means = self._means
         url = self._url(item, info)
         file = self._file(item)
-        name = means.package.parts(file)[0]  # which the manifest has, where the descriptor has it as a URL would
-        expected = self._manifest.get(name)
+        expected = self._manifest.get(means.package.name_of(file))
         plain = file.compression == "identity" and file.chunk_size_bytes is None
         raw = RawDigests(self._manifest, means.package.parts(file)) if means.verify and not plain else None
         algorithms = {told, SHA256} if told is not None else set()

@@ -102,8 +102,7 @@ class Session:
             try:
                 return self.call(doing, method, *args)
             except RemoteFailed as failed:
-                cause = failed.__cause__
-                if not isinstance(cause, (OSError, http.client.HTTPException)) or is_timeout(cause):
+                if not _is_unanswered(failed) or is_timeout(failed.__cause__):
                     raise
             ready((), pause_s)
         return self.call(doing, method, *args)
@@ -150,9 +149,14 @@ def if_told(ask: Callable[[], Answer]) -> Answer | None:
     try:
         return ask()
     except RemoteFailed as failed:
-        if isinstance(failed.__cause__, (OSError, http.client.HTTPException)):
+        if _is_unanswered(failed):
             raise
         return None
+
+
+def _is_unanswered(failed: RemoteFailed) -> bool:
+    """Whether a call brought no answer, neither a good one nor a fault."""
+    return isinstance(failed.__cause__, (OSError, http.client.HTTPException))
 
 
 def require_pyvmomi() -> None:
