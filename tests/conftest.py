@@ -29,8 +29,11 @@ def link_collection() -> None:
 
 
 def pytest_configure() -> None:
-    """Being told to end, give back what the tests have started (guests are daemons, and would live on)."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Being told to end, give back what the tests have started (guests are daemons, and would live on). Modules under
+    test are not to inherit that a signal is ignored, as in the background of a script, since they would as well.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -112,9 +112,11 @@ def test_the_guard_of_a_killed_task_that_can_not_know_keeps_its_log(bench):
     assert "the machine is whole: None" in log.read_text()
 
 
-@pytest.mark.parametrize("first", range(1, 9))
-def test_a_lost_answer_of_what_is_only_read(bench, first):
-    bench.server.rule("RetrievePropertiesEx", "lose_reply", first=first, times=1)
+@pytest.mark.parametrize(
+    ("method", "first"), [*(("RetrievePropertiesEx", n) for n in range(1, 9)), ("FindChild", 1), ("FindChild", 2)]
+)
+def test_a_lost_answer_of_what_is_only_read(bench, method, first):
+    bench.server.rule(method, "lose_reply", first=first, times=1)
     result = bench.run()
     assert result.changed, result.msg
     bench.assert_imported()

@@ -96,8 +96,9 @@ def restart() -> None:
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """While the block runs, TERM, INT and HUP end it by :class:`Stopped`.
+def stoppable(deaf_afterwards: bool = False) -> Iterator[None]:
+    """While the block runs, TERM, INT and HUP end it by :class:`Stopped`; but not those that this process was started
+    to ignore, as by nohup. ``deaf_afterwards``: they do nothing once it has ended, rather than what they did before.
 
     A stop that is already unwinding isn't interrupted.
     """
@@ -105,12 +106,15 @@ def stoppable() -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, on_signal)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        for number in heeded:
+            signal.signal(number, signal.SIG_IGN if deaf_afterwards else before[number] or signal.SIG_DFL)
         _stops.reset()
 
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from .._core.errors import LifecycleError, RemoteFailed, describe
-from .._core.signals import STOP_SIGNALS, Stopped, held, restart, stoppable
+from .._core.signals import Stopped, held, restart, stoppable
 from .._core.wait import Deadline
 from .lease import Ended, Lease, NotCompleted, Order, Outcome
 from .orders import LAST_WORD, HungUp, Line
@@ -117,10 +117,8 @@ class Guard:
     def serve(self) -> bool:
         """Whether all that it began has ended."""
         why = None
-        for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # again when it leaves: nothing interrupts that
         try:
-            with stoppable():
+            with stoppable(deaf_afterwards=True):  # nothing interrupts how it leaves
                 try:
                     while self._obey():
                         pass

@@ -12,8 +12,6 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TYPE_CHECKING
-
 from .._core.converge import Plan, View
 from .._core.errors import LifecycleError, RemoteFailed
 from .._core.wait import Deadline, poll_until
@@ -36,9 +34,6 @@ from .tasks import import_tasks
 from .telling import told_machine, told_spec, told_unmarked, view_of
 from .verdict import Is, judge
 from .wish import NEW, OLD, Wish
-
-if TYPE_CHECKING:
-    pass
 
 _ADDRESS_EVERY_S = 2.0
 _REMOVALS = (Step.REMOVE_REMAINS, Step.REMOVE_OLD)

@@ -86,7 +86,7 @@ def find_machine(session: Session, folder: str | None, name: str, wanted: bool =
     Raises RemoteFailed, and where one is wanted Refused for a name that something else has.
     """
     place = session.find("Folder", folder) if folder else session.content.rootFolder
-    found = session.call("looking for %s" % name, session.content.searchIndex.FindChild, place, name)
+    found = session.ask("looking for %s" % name, session.content.searchIndex.FindChild, place, name)
     if found is not None and _is_machine(found):
         return look(session, found._moId)
     if found is not None and wanted:

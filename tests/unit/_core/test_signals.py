@@ -47,6 +47,29 @@ def test_the_handlers_from_before_are_back_afterwards():
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_what_a_process_was_started_to_ignore_it_ignores(number):
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with stoppable():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_nothing_stops_what_comes_after_where_that_is_wanted():
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
+    try:
+        with stoppable(deaf_afterwards=True):
+            pass
+        for number in STOP_SIGNALS:
+            signal.raise_signal(number)
+    finally:
+        for number, handler in zip(STOP_SIGNALS, before):
+            signal.signal(number, handler)
+
+
 def test_a_stop_waits_for_the_end_of_a_release():
     done = []
     with pytest.raises(Stopped), stoppable():
