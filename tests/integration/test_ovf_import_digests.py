@@ -93,9 +93,10 @@ def wrong_digest(manifest):
 
 @pytest.mark.parametrize("archive", [True, False], ids=["ova", "ovf"])
 @pytest.mark.parametrize("spoil", [str, wrong_digest], ids=["right", "wrong"])
-def test_a_name_that_the_descriptor_encodes_is_compared(tmp_path, archive, spoil):
-    encoded = {".ovf": lambda text: text.replace("disk1.vmdk", "disk%31.vmdk"), ".mf": spoil}
-    with importing(tmp_path, Spec(archive=archive, edit=encoded)) as bench:
+@pytest.mark.parametrize("href", ["disk%31.vmdk", "./disk1.vmdk"], ids=["encoded", "dotted"])
+def test_a_name_that_the_descriptor_has_in_another_way_is_compared(tmp_path, archive, spoil, href):
+    edit = {".ovf": lambda text: text.replace("disk1.vmdk", href), ".mf": spoil}
+    with importing(tmp_path, Spec(archive=archive, edit=edit)) as bench:
         result = bench.run(verify="required")
         if spoil is str:
             assert result.changed, result.msg

@@ -337,9 +337,10 @@ def test_the_lease_is_kept_alive_and_its_percentage_is_true(tmp_path):
 
 @pytest.mark.parametrize("archive", [True, False], ids=["ova", "ovf"])
 @pytest.mark.parametrize("upload", ["pull", "auto"])
-def test_a_name_that_the_descriptor_encodes_is_compared(tmp_path, archive, upload):
-    encoded = {".ovf": lambda text: text.replace("disk1.vmdk", "disk%31.vmdk")}
-    with fetching(tmp_path, Spec(archive=archive, edit=encoded)) as bench:
+@pytest.mark.parametrize("href", ["disk%31.vmdk", "./disk1.vmdk"], ids=["encoded", "dotted"])
+def test_a_name_that_the_descriptor_has_in_another_way_is_compared(tmp_path, archive, upload, href):
+    edit = {".ovf": lambda text: text.replace("disk1.vmdk", href)}
+    with fetching(tmp_path, Spec(archive=archive, edit=edit)) as bench:
         result = bench.run(upload=upload, verify="required")
         assert result.changed, result.msg
         assert result.json["upload"] == "pull"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from .._core.errors import BadInput
 from . import tar
+from .href import plain
 from .source import Reader, Source
 from .tar import BLOCK_BYTES, Extent, TarFault
 
@@ -266,8 +267,7 @@ def _checked_name(name: str) -> str:
     """A member's name without the beginning that means the same folder. Raises TarFault for one that leads elsewhere,
     or that no file of a package has.
     """
-    while name.startswith("./"):
-        name = name[2:].lstrip("/")
+    name = plain(name)
     if name.startswith("/") or ".." in name.split("/") or "\\" in name:
         raise TarFault("the name %s leads out of the package" % name)
     if not all(character.isprintable() for character in name):

@@ -18,7 +18,8 @@ from .._core.command import Finished, find_tool, run
 from .._core.errors import BadInput, CommandFailed
 from .._core.signals import held
 from .._core.wait import Deadline
-from .manifest import LINE, plain
+from .href import plain
+from .manifest import LINE
 
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
 _PUBLIC_KEY = re.compile(r"-----BEGIN PUBLIC KEY-----.+-----END PUBLIC KEY-----\n", re.DOTALL)
@@ -67,7 +68,7 @@ def parse(text: bytes, where: str) -> Signature:
             sha, size, name, value = match.groups()
             if len(value) % 2:
                 raise BadInput(where, "its signature has an odd number of digits", _AGAIN)
-            return Signature(plain(name), (sha + size).lower(), bytes.fromhex(value), certificates)
+            return Signature(plain(name.strip()), (sha + size).lower(), bytes.fromhex(value), certificates)
     raise BadInput(where, "it holds no signature: no line such as SHA256(package.mf)= and digits", _AGAIN)
 
 

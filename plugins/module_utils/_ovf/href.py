@@ -14,6 +14,13 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _WITHIN = "A package names its files by their names beside the descriptor: export it again, or correct the name"
 
 
+def plain(name: str) -> str:
+    """The name by which a file is looked up: ``./disk.vmdk`` and ``disk.vmdk`` are one."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
 def check_href(href: str, where: str) -> None:
     """Raise BadInput for a name that leads out of the package, or that some program could take for such a one.
 

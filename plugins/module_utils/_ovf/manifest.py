@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .._core.errors import BadInput
+from .href import plain
 from .model import Digest
 
 if TYPE_CHECKING:
@@ -57,13 +58,7 @@ def _parsed(line: bytes, place: str) -> tuple[str, Digest, str]:
             problem % (digest.algorithm.upper(), _HEX_DIGITS[digest.algorithm], name, len(value)),
             "Fetch or export the package again",
         )
-    return plain(name), digest, place
-
-
-def plain(name: str) -> str:
-    """The name by which a file is looked up: ``./disk.vmdk`` and ``disk.vmdk`` are one."""
-    name = name.strip()
-    return name[2:] if name.startswith("./") else name
+    return plain(name.strip()), digest, place
 
 
 def _add(found: dict[str, Digest], name: str, digest: Digest, place: str) -> None:
@@ -77,11 +72,6 @@ def _add(found: dict[str, Digest], name: str, digest: Digest, place: str) -> Non
         )
     if _HEX_DIGITS[digest.algorithm] >= _HEX_DIGITS[known.algorithm]:
         found[name] = digest
-
-
-def missing(manifest: Mapping[str, Digest], names: Iterable[str]) -> list[str]:
-    """Those of the names that the manifest has no digest of, in their order."""
-    return [name for name in names if plain(name) not in manifest]
 
 
 def hasher(algorithm: str) -> _Hash:

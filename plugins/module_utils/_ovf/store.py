@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from .._core.errors import BadInput, storage_failed
 from .._core.wait import Deadline
 from .archive import HEAD_BYTES, MEMBERS_LIMIT, Archive, Member
+from .href import plain
 from .model import File, Problem
 from .source import Access, LocalFile, NotThere, Reader, Source, SourceFailed, is_url, kind_of, open_source
 
@@ -23,12 +24,13 @@ _FORBIDDEN = 403
 
 def chunk_names(file: File) -> Iterator[str]:
     """The names under which a file may be in the package; without a size it isn't known how many chunks it has."""
+    name = plain(file.href)
     if file.chunk_size_bytes is None:
-        yield file.href
+        yield name
         return
     count = MEMBERS_LIMIT if file.size_bytes is None else max(1, -(-file.size_bytes // file.chunk_size_bytes))
     for number in range(min(count, MEMBERS_LIMIT)):
-        yield "%s.%09d" % (file.href, number)
+        yield "%s.%09d" % (name, number)
 
 
 def decoded(name: str) -> str:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+
 from .._core.converge import Plan, View
 from .._core.errors import LifecycleError, RemoteFailed
 from .._core.wait import Deadline, poll_until

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.vmops.lifecycle.plugins.module_utils._core.errors import BadInput
-from ansible_collections.vmops.lifecycle.plugins.module_utils._ovf.manifest import hasher, missing, parse
+from ansible_collections.vmops.lifecycle.plugins.module_utils._ovf.manifest import hasher, parse
 from ansible_collections.vmops.lifecycle.plugins.module_utils._ovf.model import Digest
 
 SHA1 = hashlib.sha1(b"disk").hexdigest()
@@ -106,11 +106,6 @@ def test_what_is_written_is_read(contents, style, case, end):
     wanted = {name: Digest(kind, hashlib.new(kind, content).hexdigest()) for name, (kind, content) in contents.items()}
     lines = [style % (case(kind), name, case(value)) + end for name, (kind, value) in wanted.items()]
     assert parse("".join(lines).encode(), "a.mf") == wanted
-
-
-def test_missing_names():
-    manifest = parse(f"SHA1(a.ovf)= {SHA1}\n".encode(), "a.mf")
-    assert missing(manifest, ["b.vmdk", "a.ovf", "./a.ovf", "A.ovf"]) == ["b.vmdk", "A.ovf"]
 
 
 @pytest.mark.parametrize(("algorithm", "expected"), [("sha1", SHA1), ("sha256", SHA256), ("sha512", SHA512)])
