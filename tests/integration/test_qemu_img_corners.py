@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.bench.guests import timed
-from tests.testbed.faults import info, qemu_img, same_content
+from tests.testbed.images import info, qemu_img, same_content
 from tests.testbed.modules import Result, run_module
 from tests.testbed.untouched import untouched
 

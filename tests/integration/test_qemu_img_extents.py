@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import qemu_img
+from tests.testbed.images import qemu_img
 from tests.testbed.modules import Result, run_module
 
 

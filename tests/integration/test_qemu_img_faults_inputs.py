@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import digest, info, qemu_img, same_content
+from tests.testbed.faults import digest
+from tests.testbed.images import info, qemu_img, same_content
 from tests.testbed.modules import Result, run_module
 from tests.testbed.untouched import untouched
 

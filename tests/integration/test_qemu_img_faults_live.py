@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import WAIT_S, child_that, digest, info, leftovers, qemu_img, same_content, until, words
+from tests.testbed.faults import WAIT_S, child_that, digest, leftovers, until, words
+from tests.testbed.images import info, qemu_img, same_content
 from tests.testbed.modules import Result, finish, run_module, start_module
 from tests.testbed.tool_gate import gate
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import leftovers, qemu_img, same_content
+from tests.testbed.faults import leftovers
+from tests.testbed.images import qemu_img, same_content
 from tests.testbed.modules import Result, run_module
 
 MIB = 1 << 20

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from tests.testbed import held_call, module_main, syscalls
-from tests.testbed.faults import WAIT_S, digest, leftovers, open_files, qemu_img, until
+from tests.testbed.faults import WAIT_S, digest, leftovers, open_files, until
+from tests.testbed.images import qemu_img
 from tests.testbed.modules import Result, finish, start_module
 from tests.testbed.tool_gate import Gate, gate
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.testbed.faults import children, leftovers, open_files, qemu_img, until
+from tests.testbed.faults import children, leftovers, open_files, until
+from tests.testbed.images import qemu_img
 from tests.testbed.modules import finish, run_module, start_module
 from tests.testbed.tool_gate import gate
 

@@ -1,12 +1,11 @@
 # Copyright: (c) 2026, vmops.lifecycle contributors
 # GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What tests of faults need of the system: processes held by descriptors, images looked at by qemu-img, small disks."""
+"""What tests of faults need of the system: processes held by descriptors, small disks."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import select
 import shutil
@@ -106,24 +105,6 @@ def digest(path: Path) -> str:
     """Of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def qemu_img(*arguments: str | Path) -> str:
-    """Run it; its standard output."""
-    return subprocess.run(["qemu-img", *map(str, arguments)], check=True, capture_output=True, text=True).stdout
-
-
-def info(path: Path, image_format: str = "qcow2") -> dict[str, Any]:
-    """As qemu-img tells it."""
-    named = json.dumps({"driver": image_format, "file": {"driver": "file", "filename": str(path)}})
-    answer: dict[str, Any] = json.loads(qemu_img("info", "-U", "--output=json", "json:" + named))
-    return answer
-
-
-def same_content(first: Path, first_format: str, second: Path, second_format: str) -> bool:
-    """As qemu-img compare tells it."""
-    argv = ["qemu-img", "compare", "-f", first_format, "-F", second_format, str(first), str(second)]
-    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -25,8 +25,10 @@ def qemu_img(*words: object, ok: tuple[int, ...] = (0,), cwd: Path | None = None
 
 
 def info(path: Path, image_format: str = "qcow2") -> dict[str, Any]:
-    """What qemu-img says of an image."""
-    return json.loads(qemu_img("info", "-U", "--output=json", "-f", image_format, path))
+    """What qemu-img says of an image, whatever its name."""
+    named = json.dumps({"driver": image_format, "file": {"driver": "file", "filename": str(path)}})
+    found: dict[str, Any] = json.loads(qemu_img("info", "-U", "--output=json", "json:" + named))
+    return found
 
 
 def faults(path: Path, image_format: str = "qcow2") -> dict[str, int]:
@@ -51,10 +53,12 @@ def holds(path: Path, *patterns: str, image_format: str = "qcow2") -> None:
     qemu_io(path, *("read -P %s" % pattern for pattern in patterns), image_format=image_format)
 
 
-def differ(first: Path, first_format: str, second: Path, second_format: str) -> bool:
-    """Whether two images show another content (the longer one's rest being zeros is no difference)."""
+def same_content(first: Path, first_format: str, second: Path, second_format: str) -> bool:
+    """Whether two images show the same content (the longer one's rest being zeros is no difference)."""
     words = ["compare", "-q", "-f", first_format, "-F", second_format, str(first), str(second)]
-    return bool(subprocess.run(["qemu-img", *words], capture_output=True, check=False).returncode)
+    done = subprocess.run(["qemu-img", *words], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode == 0
 
 
 def make(path: Path, image_format: str, size: int, *commands: str, options: str = "") -> Path:
