@@ -62,8 +62,9 @@ options:
     type: int
     default: 300
 notes:
-  - It logs out, whatever happens. Only where it is killed its login stays until the server ends it, which it does when
-    the login has been idle for long.
+  - It logs out, whatever happens, by a second login if need be. Only where it is killed, or the server can't be reached
+    for more than some seconds, its login stays until the server ends it, which it does when the login has been idle for
+    long.
   - To cancel what another user began, one needs the privilege C(Global.CancelTask).
   - A machine that M(vmops.lifecycle.ovf_import) left unfinished, and whose task the server has forgotten, is left
     alone. A vCenter keeps their history for weeks; a host forgets them ten minutes after their end.

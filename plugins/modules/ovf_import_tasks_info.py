@@ -24,8 +24,9 @@ options:
     type: int
     default: 60
 notes:
-  - It logs out, whatever happens. Only where it is killed its login stays until the server ends it, which it does when
-    the login has been idle for long.
+  - It logs out, whatever happens, by a second login if need be. Only where it is killed, or the server can't be reached
+    for more than some seconds, its login stays until the server ends it, which it does when the login has been idle for
+    long.
   - The server tells a user of those tasks only whose resource pools the user may see.
 attributes:
   check_mode:

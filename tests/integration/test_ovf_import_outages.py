@@ -112,9 +112,14 @@ def test_the_guard_of_a_killed_task_that_can_not_know_keeps_its_log(bench):
     assert "the machine is whole: None" in log.read_text()
 
 
-@pytest.mark.parametrize(
-    ("method", "first"), [*(("RetrievePropertiesEx", n) for n in range(1, 9)), ("FindChild", 1), ("FindChild", 2)]
-)
+ONLY_READ = [
+    *(("RetrievePropertiesEx", number) for number in range(1, 9)),
+    *(("FindChild", number) for number in range(1, 5)),
+    ("CreateImportSpec", 1),
+]
+
+
+@pytest.mark.parametrize(("method", "first"), ONLY_READ)
 def test_a_lost_answer_of_what_is_only_read(bench, method, first):
     bench.server.rule(method, "lose_reply", first=first, times=1)
     result = bench.run()
@@ -129,32 +134,6 @@ def test_a_lost_answer_to_what_the_server_received(bench):
     bench.assert_imported()
 
 
-def test_an_expired_login_and_one_that_is_lost(bench):
-    bench.server.upload_rule("stall")
-    process = bench.start(stall_timeout=3, retries=0)
-    bench.await_uploads()
-    bench.server.rule("Login", "drop", times=1)
-    bench.server.expire_sessions()
-    result = finish(process)
-    assert result.failed
-    assert result.json["lease"]["outcome"] == "aborted"
-    bench.assert_nothing_left()
-
-
-def test_a_guard_that_stands_still(bench):
-    """As one that is halted, on a task that isn't."""
-    bench.server.upload_rule("silent")
-    process = bench.start(timeout=8, stall_timeout=60)
-    bench.await_uploads()
-    [guard] = guards_of(process)
-    os.kill(guard, signal.SIGSTOP)
-    result = finish(process)
-    assert result.failed
-    assert result.json["lease"]["outcome"] == "aborted"
-    assert bench.server.live_leases == []
-    assert bench.machines() == []
-
-
 @pytest.mark.parametrize(
     ("name", "given"),
     [("ovf_import_tasks_info", {}), ("ovf_import_cleanup", {"older_than": 1})],
@@ -165,6 +144,47 @@ def test_a_login_whose_answer_is_lost_is_ended(bench, name, given):
     result = run_module(name, {**bench.server.options, "ca_path": str(bench.server.cafile), "timeout": 60, **given})
     assert result.failed
     assert bench.server.sessions == []
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("ovf_import_tasks_info", {}), ("ovf_import_cleanup", {"older_than": 1})],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_login_that_can_not_log_out_is_ended(bench, name, given):
+    bench.server.rule("Logout", "drop", times=ATTEMPTS)
+    result = run_module(name, {**bench.server.options, "ca_path": str(bench.server.cafile), "timeout": 120, **given})
+    assert not result.failed
+    assert "warnings" not in result.json
+    assert bench.server.sessions == []
+
+
+def test_the_lease_can_not_be_renewed_for_a_while(bench):
+    """For longer than a few renewals, and not for as long as the server keeps a lease."""
+    bench.server.set(lease_timeout_s=30)
+    rule = bench.server.upload_rule("silent")
+    process = bench.start(stall_timeout=60)
+    bench.await_uploads()
+    before = bench.server.counts["HttpNfcLeaseProgress"]
+    renewals = bench.server.rule("HttpNfcLeaseProgress", "drop")
+    until(lambda: bench.server.counts["HttpNfcLeaseProgress"] >= before + ATTEMPTS + 1, "renewals to fail")
+    bench.server.release(renewals)
+    bench.server.release_uploads(rule)
+    result = finish(process)
+    assert result.changed, result.msg
+    bench.assert_imported()
+
+
+def test_the_lease_can_not_be_renewed_for_so_long_that_it_ends(bench):
+    bench.server.set(lease_timeout_s=4)
+    bench.server.upload_rule("silent")
+    process = bench.start(stall_timeout=100)
+    bench.await_uploads()
+    bench.server.rule("HttpNfcLeaseProgress", "drop")
+    result = finish(process)
+    assert result.failed
+    assert result.json["elapsed_s"] < 100
+    bench.assert_nothing_left()
 
 
 def test_an_import_that_begins_after_its_time_is_ended(bench):

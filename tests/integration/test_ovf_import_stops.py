@@ -148,7 +148,7 @@ def test_a_login_that_the_user_may_not_end_is_told_of(bench):
     bench.server.release(rule)
     assert result.failed
     [warning] = result.json["warnings"]
-    assert "Ending the login of the guard failed" in str(warning)
+    assert "Ending a login that was left failed" in str(warning)
 
 
 @pytest.mark.parametrize("do", ["hold", "hold_reply"])

@@ -363,7 +363,13 @@ def test_no_login_is_left_by_a_stopped_task(bench, module, options, method):
 def test_errors_are_told(bench):
     wrong = look(bench, password="wrong")
     assert wrong.json["error"]["fault"] == "InvalidLogin"
-    for given in ({"older_than": -1}, {"watch": 0}, {"watch": 60, "timeout": 60}, {"timeout": 0}):
+    for given in (
+        {"older_than": -1},
+        {"older_than": 10**15},
+        {"watch": 0},
+        {"watch": 60, "timeout": 60},
+        {"timeout": 0},
+    ):
         bad = clean(bench, **given)
         assert bad.json["error"]["kind"] == "bad_input", given
     assert bench.server.counts.get("Login", 0) == 1

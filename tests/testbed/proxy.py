@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -19,11 +19,13 @@ class ConnectProxy:
         self.asked: list[str] = []
         self.sent_bytes = 0
         self._lock = threading.Lock()
+        self._clients: list[socket.socket] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_CONNECT(self) -> None:
                 outer.asked.append(self.path)
+                outer._clients.append(self.connection)
                 host, _colon, port = self.path.rpartition(":")
                 self.close_connection = True
                 with socket.create_connection((host, int(port))) as there:
@@ -44,6 +46,13 @@ class ConnectProxy:
     def count(self, piece: bytes) -> None:
         with self._lock:
             self.sent_bytes += len(piece)
+
+    def cut(self) -> None:
+        """End all tunnels that are there, as a firewall that starts anew."""
+        for client in self._clients:
+            with suppress(OSError):  # it has ended by itself
+                client.shutdown(socket.SHUT_RDWR)
+        self._clients.clear()
 
     @property
     def port(self) -> int:

@@ -62,7 +62,7 @@ class Stopped(BaseException):
 
     A signal's stop is raised wherever the interpreter is just then, which may be a finalizer, whose errors the
     interpreter drops, or the bare ``except`` of a library. One that vanishes there before it has left
-    :func:`stoppable` is raised again by the next wait.
+    :func:`stoppable` is raised again by the next wait. One that somebody keeps counts as heeded.
     """
 
     def __init__(self, reason: str, token: object = None) -> None:

@@ -16,7 +16,8 @@ from .errors import BadInput, TimedOut
 from .signals import stop, stop_if_lost
 
 STDOUT = 1
-LONGEST_TIMEOUT_S = 100_000_000  # three years; sockets and timers of some systems can't count much further
+LONGEST_TIMEOUT_S = 100_000_000  # three years; timers of some systems can't count much further
+LONGEST_SOCKET_S = 2_000_000  # three weeks; Python counts a socket's milliseconds in an int
 LONGEST_POLL_S = 1_000_000.0  # poll(2) counts milliseconds in an int
 
 
@@ -49,12 +50,12 @@ class Deadline:
         return Deadline(min(timeout_s, self.remaining_s()), self._clock)
 
 
-def check_timeout(timeout_s: int, option: str = "timeout") -> None:
+def check_timeout(timeout_s: int, option: str = "timeout", longest_s: int = LONGEST_TIMEOUT_S) -> None:
     """What such an option may be. Raises BadInput."""
     if timeout_s <= 0:
         raise BadInput(option, "%d seconds are no time" % timeout_s, "Give a number of seconds above 0")
-    if timeout_s > LONGEST_TIMEOUT_S:
-        raise BadInput(option, "%d seconds are years" % timeout_s, "Give %d at most" % LONGEST_TIMEOUT_S)
+    if timeout_s > longest_s:
+        raise BadInput(option, "%d seconds are more than can be waited" % timeout_s, "Give %d at most" % longest_s)
 
 
 def ready(descriptors: Iterable[int], timeout_s: float) -> set[int]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Union
 
 from .._core.converge import Plan, View
 from .._core.errors import BadInput, LifecycleError, RemoteFailed
-from .._core.wait import Deadline, check_timeout, ready
+from .._core.wait import LONGEST_TIMEOUT_S, Deadline, check_timeout, ready
 from .declare import endpoint_from
 from .imports import Import, Imports, Remains, look, told, told_machine
 from .machine import destroy, look_all
@@ -45,8 +45,9 @@ class Wish(NamedTuple):
 def wish_from(params: Mapping[str, Any]) -> Wish:
     """Raises BadInput."""
     check_timeout(params["timeout"])
-    if params["older_than"] < 0:
-        raise BadInput("older_than", "%d seconds are no age" % params["older_than"], "Give 0 or a number above it")
+    if not 0 <= params["older_than"] <= LONGEST_TIMEOUT_S:
+        told = "%d seconds are no age of an import" % params["older_than"]
+        raise BadInput("older_than", told, "Give a number from 0 to %d" % LONGEST_TIMEOUT_S)
     if not params["force"] and not 0 < params["watch"] < params["timeout"]:
         raise BadInput(
             "watch",

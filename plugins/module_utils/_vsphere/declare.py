@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,8 @@ CONNECTION_SPEC: Mapping[str, Mapping[str, object]] = {
     "proxy_host": {"type": "str", "fallback": (env_fallback, ["VMWARE_PROXY_HOST"])},
     "proxy_port": {"type": "int", "fallback": (env_fallback, ["VMWARE_PROXY_PORT"])},
 }
+# What XML, in which a server is spoken to, has no way to write (XML 1.0, production 2).
+_UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _VARIABLES = {"hostname": "HOST", "username": "USER", "password": "PASSWORD"}
 
 
@@ -43,6 +46,7 @@ def endpoint_from(params: Mapping[str, Any]) -> Endpoint:
     for option, variable in _VARIABLES.items():
         if not params[option]:
             raise BadInput(option, "it isn't given", "Give it, or set VMWARE_%s" % variable)
+    check_texts({option: params[option] for option in _VARIABLES})
     if "/" in params["hostname"]:
         raise BadInput("hostname", "%s is no host" % params["hostname"], "Give the name or the address alone")
     if not 0 < params["port"] < 65536:
@@ -54,3 +58,15 @@ def endpoint_from(params: Mapping[str, Any]) -> Endpoint:
     trust = Trust(params["validate_certs"], thumbprint, params["ca_path"])
     patience = Patience(max(_SHORTEST_CALL_S, min(_CALL_S, params["timeout"])))
     return Endpoint(params["hostname"], params["port"], params["username"], params["password"], patience, trust, proxy)
+
+
+def check_texts(given: Mapping[str, object], within: str = "") -> None:
+    """That a server can be told these values, and the names and values of mappings among them. Raises BadInput."""
+    for name, value in given.items():
+        option = "%s%s" % (within, name)
+        if isinstance(value, Mapping):
+            check_texts(value, option + ".")
+        found = _UNWRITABLE.search(option + value if isinstance(value, str) else option)
+        if found is not None:
+            problem = "it has the character U+%04X, which no server can be told" % ord(found.group())
+            raise BadInput(option, problem, "Leave that out")

@@ -47,8 +47,9 @@ class Entrance:
             self._entered = Entered(guard, session, look(session))
         return self._entered
 
-    def close(self) -> None:
-        if self.guard is None or self.guard.leave() or self._logs_out():
+    def close(self, keep_log: bool) -> None:
+        """``keep_log``: whether the result names the guard's log."""
+        if self.guard is None or self.guard.leave(keep_log) or self._logs_out():
             return
         try:
             end_lost_login(self._endpoint, self.guard.ending)
@@ -60,11 +61,12 @@ class Entrance:
             )
 
     def _logs_out(self) -> bool:
-        """Whether the login that the guard told of has ended."""
+        """Whether this ends the login that the guard told of. If that had ended already the guard may have begun
+        another one.
+        """
         if self._session is None or self.guard is None:
             return False
         try:
-            self._session.log_out(self.guard.ending)
+            return self._session.log_out(self.guard.ending)
         except LifecycleError:
             return False
-        return True

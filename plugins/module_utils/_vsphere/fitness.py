@@ -94,7 +94,7 @@ def _hardware_problems(
 
 
 def _known_versions(session: Session, browser: Any, host: Node | None) -> Sequence[str]:
-    options = if_told(lambda: session.call("asking for hardware versions", browser.QueryConfigOptionDescriptor)) or ()
+    options = if_told(lambda: session.ask("asking for hardware versions", browser.QueryConfigOptionDescriptor)) or ()
     return [
         option.key
         for option in options
@@ -116,7 +116,7 @@ def space_problems(
     if not found:
         return []
     store = managed(session, place.datastore)
-    if_told(lambda: session.call("looking at what is free", store.RefreshDatastore))
+    if_told(lambda: session.ask("looking at what is free", store.RefreshDatastore))
     for now in read(session, "reading what is free", [store], [_FREE]):
         values = {**place.datastore.values, **now.values}
         place = place._replace(datastore=place.datastore._replace(values=values))

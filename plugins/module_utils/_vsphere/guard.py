@@ -113,6 +113,8 @@ class Guard:
         self._outcome: Outcome | None = None
         self._unended = False
         self._login_unknown = False
+        # Whether the task's result names the log.
+        self._keeps_log = False
 
     def serve(self) -> bool:
         """Whether all that it began has ended."""
@@ -142,6 +144,7 @@ class Guard:
         if "until" in order:
             self._end_by(Deadline(order["until"] - time.monotonic()))
         if order["do"] == "leave":
+            self._keeps_log = order["keep_log"]
             return False
         with held():  # a stop must not fall between what the server does and our knowing of it
             self._answer(order)
@@ -199,7 +202,7 @@ class Guard:
             self._outcome = None
             raise
         finally:
-            self._session = self._lease.session  # the lease may have had to log in again
+            self._take_over(self._lease)
         self._outcome = Outcome.COMPLETED
         _log("completed lease %s" % self._lease.lease_id)
         try:
@@ -216,7 +219,7 @@ class Guard:
     def _abort(self, reason: str) -> Ended:
         if self._outcome is Outcome.UNKNOWN and self._lease is not None:
             whole = self._lease.became_whole(self._ending.within(self._ending.remaining_s() / 2))
-            self._session = self._lease.session
+            self._take_over(self._lease)
             self._outcome = {True: Outcome.COMPLETED, False: None, None: Outcome.UNKNOWN}[whole]
             _log("the machine is whole: %s" % whole)
         if self._outcome is not None:
@@ -226,9 +229,15 @@ class Guard:
             return Ended(Outcome.ALREADY_ENDED)
         ended = self._lease.abort(reason, self._ending)
         _log("aborted: %s, %s, %s" % (ended.outcome.value, ended.abort_fault, ended.left))
-        self._session, self._lease = self._lease.session, None
+        self._take_over(self._lease)
+        self._lease = None
         self._unended = ended.outcome is Outcome.UNKNOWN or ended.left is not None
         return ended
+
+    def _take_over(self, lease: Lease) -> None:
+        """The login that it works by: it may have had to log in again."""
+        self._session = lease.session
+        self._login_unknown = self._login_unknown or lease.login_lost
 
     def _leave(self, reason: str) -> bool:
         _set_alarm(0)
@@ -238,11 +247,12 @@ class Guard:
         finally:
             logged_out = self._log_out(self._ending)
         ended = logged_out and not self._unended
+        if ended and not self._keeps_log:
+            os.unlink(self._log_path)
         try:
             self._line.say({"number": LAST_WORD, "logged_out": logged_out})
         except HungUp:
-            if ended:  # there will be no result to name the log
-                os.unlink(self._log_path)
+            pass
         return ended
 
     def _log_out(self, deadline: Deadline) -> bool:
@@ -254,7 +264,7 @@ class Guard:
             _log("could not log out: %s" % error)
             return False
         _log("logged out")
-        return True
+        return not self._login_unknown
 
 
 _DOES = {"log_in": Guard.log_in, "begin": Guard.begin, "complete": Guard.complete, "abort": Guard.abort}

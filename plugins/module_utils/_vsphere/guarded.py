@@ -22,11 +22,13 @@ from .lease import Ended, NotCompleted, Order, Outcome
 from .orders import LAST_WORD, HungUp, Line
 from .session import Endpoint, Login
 
-# Of the time for an ending: what is left for the guard to log out, and for the module to do it; and how much later than
-# told an answer may come, as of a call that was under way.
-_LOG_OUT_S = 30.0
+# Of the time for an ending: what is left for the guard to log out, and for the module to do what the guard could not;
+# and how much later than told an answer may come, as of a call that was under way.
+_LOG_OUT_S = 25.0
 _OWN_S = 15.0
 _LATER_S = 5.0
+# How often it is looked at while it is silent.
+_LOOK_EVERY_S = 1.0
 
 
 class GuardLost(LifecycleError):
@@ -89,11 +91,15 @@ class Guarded:
     def abort(self, reason: str) -> Ended:
         """End the lease without a machine. If it was about to complete, what became of that.
 
-        Raises GuardLost, TimedOut.
+        Raises GuardLost, also of one that gives no answer: nothing may be done twice, so it is ended.
         """
         part = self._ending_but(_LOG_OUT_S)
         order = {"do": "abort", "reason": reason, "until": part.ends}
-        answer = self._ask(order, Deadline(part.remaining_s() + _LATER_S), "the lease to be aborted")
+        try:
+            answer = self._ask(order, Deadline(part.remaining_s() + _LATER_S), "the lease to be aborted")
+        except TimedOut:
+            self._kill()
+            raise self._lost() from None
         return Ended(Outcome(answer["outcome"]), answer["abort_fault"], answer["left"])
 
     def _ending_but(self, kept_s: float) -> Deadline:
@@ -104,9 +110,9 @@ class Guarded:
         self._asked += 1
         try:
             self._line.say({**order, "number": self._asked})
-            answer = self._line.hear(deadline.remaining_s())
+            answer = self._hear(deadline)
             while answer is not None and answer["number"] != self._asked:  # to what a stop had us wait for no longer
-                answer = self._line.hear(deadline.remaining_s())
+                answer = self._hear(deadline)
         except HungUp:
             raise self._lost() from None
         if answer is None:
@@ -114,6 +120,24 @@ class Guarded:
         if "failed" in answer:
             raise _told_by_guard(answer)
         return answer
+
+    def _hear(self, deadline: Deadline) -> Mapping[str, Any] | None:
+        """What it says next; None if that didn't come in time. One that was stopped is ended: nobody knows when it
+        would go on. Raises HungUp.
+        """
+        while True:
+            heard = self._line.hear(min(_LOOK_EVERY_S, deadline.remaining_s()))
+            if heard is not None or deadline.expired:
+                return heard
+            if self._is_stopped():
+                self._kill()
+
+    def _is_stopped(self) -> bool:
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
+        except ChildProcessError:
+            return False
+        return pid != 0 and os.WIFSTOPPED(status)
 
     def check(self) -> None:
         """Raises GuardLost."""
@@ -123,30 +147,31 @@ class Guarded:
     def _lost(self) -> GuardLost:
         self.is_lost = True
         return GuardLost(
-            "The guard of this import (process %d) has ended unasked, or is stopped; its last words are in %s. Run the "
-            "task again." % (self.pid, self.log_path),
+            "The guard of this import (process %d) has ended unasked, was stopped or gave no answer; its last words "
+            "are in %s. Run the task again." % (self.pid, self.log_path),
             pid=self.pid,
             log=self.log_path,
         )
 
-    def kill(self) -> None:
-        """End one that stands still, so that it does nothing any more."""
+    def _kill(self) -> None:
+        """End it, so that it does nothing any more."""
         if not self._line.hung_up:  # so it is alive, and the number its own
             os.kill(self.pid, signal.SIGKILL)
 
-    def leave(self) -> bool:
+    def leave(self, keep_log: bool) -> bool:
         """Have it log out and end. It is gone afterwards. Whether its login is, too: one that was killed has not logged
-        out.
+        out. ``keep_log``: whether the result names its log, which is removed otherwise.
         """
         part = self._ending_but(_OWN_S)
         logged_out = False
         with held():
             try:
-                self._line.say({"do": "leave", "until": part.ends})
+                self._line.say({"do": "leave", "until": part.ends, "keep_log": keep_log})
             except HungUp:
                 pass  # what it said before can be heard all the same
             try:
-                while (heard := self._line.hear(part.remaining_s() + _LATER_S)) is not None:
+                late = Deadline(part.remaining_s() + _LATER_S)
+                while (heard := self._hear(late)) is not None:
                     logged_out = heard["number"] == LAST_WORD and bool(heard["logged_out"])
             except HungUp:
                 pass

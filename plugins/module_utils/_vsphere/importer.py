@@ -61,7 +61,7 @@ class OvfImport:
             package = self._open.enter_context(open_package(wish.source, access, deadline))
             self._preparation = Preparation(wish, access, package)
             self._desired = self._desired._replace(**self._preparation.digests)
-        self._open.callback(self._entrance.close)
+        self._open.callback(lambda: self._entrance.close(self._names_log))
 
     def observe(self) -> Seen:
         at = self._entrance.enter()

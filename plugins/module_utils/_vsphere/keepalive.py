@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core.errors import LifecycleError
+from .._core.wait import Deadline
 from .faults import is_fault, remote_failed
 from .session import Session
 
@@ -33,6 +34,7 @@ class Keepalive:
     def __init__(self, session: Session, lease_id: str, timeout_s: float, percent: Callable[[], int]) -> None:
         self._session = session
         self._lease: Any = session.find("HttpNfcLease", lease_id)
+        self._timeout_s = timeout_s
         self._every_s = max(0.2, min(_EVERY_S, timeout_s * _SHARE))
         self._percent = percent
         self._ended = threading.Event()
@@ -53,15 +55,18 @@ class Keepalive:
             raise self._fault
 
     def _work(self) -> None:
+        lives = Deadline(self._timeout_s)
         misses = 0
         while not self._ended.is_set():
+            asked = Deadline(self._timeout_s)
             try:
                 self._lease.HttpNfcLeaseProgress(self._percent())
-                misses = 0
+                misses, lives = 0, asked
             except Exception as error:
                 misses += 1
-                # A fault is the lease's end. An answer that got lost is none: the next may come through.
-                if is_fault(error) or misses >= _MISSES:
+                # A fault is the lease's end. An answer that got lost is none: the next may come through, for as long
+                # as the server keeps a lease that nobody renews.
+                if is_fault(error) or (misses >= _MISSES and lives.expired):
                     failed = remote_failed(error, "renewing the lease", self._session.endpoint.server)
                     self._fault = LeaseLost(failed.message, **failed.facts)
                     return

@@ -21,7 +21,7 @@ from . import imports
 from . import machine as machines
 from .faults import is_fault, is_timeout, name_of, remote_failed, told
 from .machine import Machine, find_machine
-from .session import Session, from_xml, log_in
+from .session import Session, from_xml, log_in, may_be_done, may_have_logged_in
 from .tasks import ImportTask
 from .verdict import Is, candidates, judge
 
@@ -32,8 +32,10 @@ _SLOW_EVERY_S = 5.0
 # A server that can't even be asked whether it has completed is tried for so long: a restarted switch or firewall shall
 # not cost an upload of hours.
 _OUTAGE_S = 30.0
-# An import of which no answer came may still begin: that long is waited for a sign of it.
+# An import of which no answer came may have begun or ended by now, and the server's list of tasks lags behind.
 _APPEARS_S = 5.0
+# Of the time for an ending: what is kept for the machine, which is locked until the lease has ended.
+_REMOVAL_S = 10.0
 _LOOK_EVERY_S = 0.5
 _LEFT = (
     "The unfinished machine %s may be left: %s Run the task again when the server has ended the import; it removes "
@@ -116,16 +118,28 @@ class Lease:
     machine's stamp, and by when both began: there may be other imports of the same user into the same pool.
     """
 
-    def __init__(self, session: Session, order: Order, lease_id: str | None = None) -> None:
+    def __init__(self, session: Session, order: Order) -> None:
         self.session = session
         self.order = order
-        self.lease_id = lease_id
+        self.lease_id: str | None = None
         # The machine, once the lease has told it.
         self.entity: str | None = None
         # Whether the server was asked to complete it, and may still be at it.
         self._completing = False
         # Whether it was asked to begin it, and may still be at that.
         self._beginning = False
+        # Whether the server may have made a login for it of which no answer came.
+        self.login_lost = False
+
+    @classmethod
+    def of_another(
+        cls, session: Session, order: Order, lease_id: str | None, entity: str | None, completing: bool
+    ) -> Lease:
+        """One that another process has begun, or was asked to. ``completing``: whether the server may be at that."""
+        lease = cls(session, order)
+        lease.lease_id, lease.entity = lease_id, entity
+        lease._completing, lease._beginning = completing, lease_id is None
+        return lease
 
     def begin(self) -> str:
         """Have the server begin it; its id. Raises RemoteFailed."""
@@ -140,7 +154,7 @@ class Lease:
                 find("HostSystem", order.host) if order.host else None,
             )
         except RemoteFailed as failed:
-            self._beginning = is_timeout(failed.__cause__)
+            self._beginning = may_be_done(failed)
             raise
         self.lease_id = lease._moId
         return self.lease_id
@@ -187,15 +201,17 @@ class Lease:
         except Exception as error:
             if not is_fault(error):
                 return _Found.UNKNOWN
-            state = "gone"
-            if name_of(error) == "NotAuthenticated" and not self._log_in_again():
-                return _Found.UNKNOWN
+            state = name_of(error)
         if state in _TOLD_BY_STATE:
             return _TOLD_BY_STATE[state]
         try:
-            machine = self._machine()
+            if state == "NotAuthenticated":
+                self._log_in_again()
+            machine = self._found()
             if machine is None:
                 return _Found.FAILED if self.entity is not None else _Found.UNKNOWN
+            if self.entity is None and not self._is_own(machine):
+                return _Found.UNKNOWN
             verdict = judge(machine, candidates(machine, self._possible_tasks(machine)))
         except LifecycleError:
             return _Found.UNKNOWN
@@ -203,25 +219,30 @@ class Lease:
 
     def became_whole(self, deadline: Deadline) -> bool | None:
         """Whether a Complete that gave no good answer was one, asked until the server tells; None where it doesn't."""
+        found = self._settled(deadline)
+        return None if found is _Found.UNKNOWN else found is _Found.COMPLETED
+
+    def _settled(self, deadline: Deadline) -> _Found:
         while True:
             found = self._found_out()
             if found is not _Found.UNKNOWN or deadline.expired:
-                return None if found is _Found.UNKNOWN else found is _Found.COMPLETED
+                return found
             ready((), min(1.0, deadline.remaining_s()))
 
-    def _log_in_again(self) -> bool:
-        """The lease is unknown to a new login; its task is not."""
+    def _log_in_again(self) -> None:
+        """The lease is unknown to a new login; its task is not. Raises RemoteFailed."""
         try:
             self.session = log_in(self.session.endpoint)
-        except LifecycleError:
-            return False
-        return True
+        except RemoteFailed as failed:
+            self.login_lost = self.login_lost or may_have_logged_in(failed)
+            raise
 
     def abort(self, reason: str, deadline: Deadline) -> Ended:
         """End it without a machine, and see that none is left. Raises nothing: what fails is in the answer."""
         ended = self._abort(reason, deadline) if self.lease_id is not None else self._cancel(None, deadline)
-        if self._completing and ended.outcome is not Outcome.ABORTED:
-            found = self._found_out()  # the server may have come to the Complete only now
+        if self._completing and ended != Ended(Outcome.ABORTED):
+            # the server may have come to the Complete only now
+            found = self._settled(deadline.within(_APPEARS_S))
             if found is _Found.COMPLETED:
                 return ended._replace(outcome=Outcome.COMPLETED)
             if found is not _Found.FAILED:
@@ -230,7 +251,8 @@ class Lease:
 
     def _abort(self, reason: str, deadline: Deadline) -> Ended:
         lease = self._object()
-        patience = deadline.within(deadline.remaining_s() / 2)  # the machine is locked until then, and goes afterwards
+        left_s = deadline.remaining_s()
+        patience = deadline.within(max(left_s - _REMOVAL_S, left_s / 2))
         pauses = iter(_RETRY_S)
         while True:
             try:
@@ -253,7 +275,8 @@ class Lease:
         while True:
             try:
                 if not logged_in:
-                    self.session, logged_in = log_in(self.session.endpoint), True
+                    self._log_in_again()
+                    logged_in = True
                 return self._cancel_task(fault, patience)
             except LifecycleError as error:
                 if error.facts.get("fault") is not None or patience.expired:
@@ -267,10 +290,10 @@ class Lease:
         while True:
             machine = self._machine()
             running = [task for task in self._possible_tasks(machine) if task.running]
-            began = began or bool(running)
+            if running:
+                began, self._beginning = True, False
             if not running and (began or appears.expired):
-                may_begin = self._beginning and not began
-                return Ended(Outcome.UNKNOWN, _NOT_BEGUN) if may_begin else Ended(Outcome.ALREADY_ENDED, fault)
+                return Ended(Outcome.UNKNOWN, _NOT_BEGUN) if self._beginning else Ended(Outcome.ALREADY_ENDED, fault)
             if machine is not None and len(running) == 1 and candidates(machine, running):
                 return self._cancelled(running[0], fault)
             if patience.expired:
@@ -300,9 +323,10 @@ class Lease:
     def _machine(self) -> Machine | None:
         """The machine that bears this run's id, and is not complete. Raises RemoteFailed."""
         machine = self._found()
-        if machine is None or machine.stamp is None or machine.stamp.run_id != self.order.run_id:
-            return None
-        return machine
+        return machine if machine is not None and self._is_own(machine) else None
+
+    def _is_own(self, machine: Machine) -> bool:
+        return machine.stamp is not None and machine.stamp.run_id == self.order.run_id
 
     def _found(self) -> Machine | None:
         """The machine that the lease has told, or else the one of its name. Raises RemoteFailed."""
@@ -315,7 +339,7 @@ class Lease:
         machine = self._found()
         if machine is None:
             raise RemoteFailed("marking %s as complete" % self.order.name, self._server, "it is not found any more")
-        if machine.stamp is not None and machine.stamp.run_id == self.order.run_id:
+        if self._is_own(machine):
             machines.mark_complete(self.session, machine, deadline)
 
     def failure(self) -> str | None:

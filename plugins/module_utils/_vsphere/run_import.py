@@ -79,6 +79,8 @@ class ImportRun:
         self._items = items
         self._deadline = deadline
         self._phase = Phase.BEGINNING
+        # Whether the server was asked to complete the lease, whatever came of it.
+        self._completing = False
         # Read once: each look at the package's manifest reads it anew.
         self._manifest: Mapping[str, Digest] = (means.package.manifest or {}) if means.verify else {}
         self._entity: str | None = None
@@ -186,6 +188,7 @@ class ImportRun:
         return url
 
     def _complete(self) -> None:
+        self._completing = True
         try:
             unmarked = None if self._completed() else self._mark()
         except NotCompleted:
@@ -349,10 +352,6 @@ class ImportRun:
         except GuardLost as lost:
             attach(first, lost, "having the guard abort the lease")
             self.ended = self._abort_unguarded(first)
-        except TimedOut as late:  # it stands still, as one that was stopped: the lease is known here as well
-            attach(first, late, "having the guard abort the lease")
-            self._means.guard.kill()
-            self.ended = self._abort_unguarded(first)
         except LifecycleError as second:
             self.ended = Ended(Outcome.UNKNOWN, second.message)
         if self.ended.outcome is Outcome.UNKNOWN and self.ended.abort_fault is not None:
@@ -372,12 +371,12 @@ class ImportRun:
     @contextmanager
     def _own_lease(self, deadline: Deadline) -> Iterator[Lease]:
         """The lease without its guard. If that login had ended there is a new one, which ends with the block."""
-        lease = Lease(self._means.session, self._order, self.lease_id)
-        lease.entity = self._entity
+        means = self._means
+        lease = Lease.of_another(means.session, self._order, self.lease_id, self._entity, self._completing)
         try:
             yield lease
         finally:
-            if lease.session is not self._means.session:
+            if lease.session is not means.session:
                 try:
                     lease.session.log_out(deadline)
                 except LifecycleError as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import http.client
 import re
+import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -97,7 +99,9 @@ class Session:
         return calling(doing, self.endpoint.server, method, *args, **options)
 
     def ask(self, doing: str, method: Callable[..., Answer], *args: object) -> Answer:
-        """The same of a method that changes nothing: asked again where the connection breaks. Raises RemoteFailed."""
+        """The same of a method that changes nothing, or no more by a second call: asked again where the connection
+        breaks. Raises RemoteFailed.
+        """
         for pause_s in _ASK_AGAIN_S:
             try:
                 return self.call(doing, method, *args)
@@ -113,23 +117,24 @@ class Session:
 
         return getattr(vim, kind)(moid, self.stub)
 
-    def log_out(self, deadline: Deadline) -> None:
-        """End the login, in several attempts if need be. One that has ended already is none to end. Raises RemoteFailed
+    def log_out(self, deadline: Deadline) -> bool:
+        """End the login, in several attempts if need be; False for one that has ended already. Raises RemoteFailed
         where the last attempt failed.
         """
         try:
             for pause_s in (*_LOG_OUT_AGAIN_S, None):
                 try:
                     self.content.sessionManager.Logout()
-                    return
+                    return True
                 except Exception as error:
                     if is_fault(error) and name_of(error) == "NotAuthenticated":
-                        return
+                        return False
                     if pause_s is None or deadline.expired:
                         raise remote_failed(error, "logging out", self.endpoint.server) from error
                 ready((), min(pause_s, deadline.remaining_s()))
         finally:
             self.stub.DropConnections()
+        return False
 
 
 def calling(doing: str, server: str, method: Callable[..., Answer], *args: object, **options: object) -> Answer:
@@ -197,6 +202,15 @@ def log_in(endpoint: Endpoint) -> Session:
     return Session(endpoint, stub, content)
 
 
+def may_be_done(failed: RemoteFailed) -> bool:
+    """Of a call that failed: whether the server may do it all the same, now or later, since it gave no answer, and
+    nothing tells that it wasn't reached.
+    """
+    return _is_unanswered(failed) and not isinstance(
+        failed.__cause__, (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
+    )
+
+
 def may_have_logged_in(failed: RemoteFailed) -> bool:
     """Of a login that failed: where no answer came, the server may have made one of it all the same."""
     return str(failed.facts["operation"]).startswith("logging in") and failed.facts["fault"] is None
@@ -224,7 +238,7 @@ def _end_others(session: Session) -> None:
     """End the logins that have this one's agent."""
     from .properties import read
 
-    doing = "ending the login of the guard"
+    doing = "ending a login that was left"
     server, agent, manager = session.endpoint.server, session.endpoint.agent, session.content.sessionManager
     values = read(session, doing, [manager], ["sessionList", "currentSession"])[0].values
     if "sessionList" not in values:

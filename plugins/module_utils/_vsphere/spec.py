@@ -72,7 +72,7 @@ def create(session: Session, descriptor: str, place: Place, asked: Asked) -> Spe
         ipProtocol=choices.ip_protocol,
         diskProvisioning=choices.disk_provisioning,
     )
-    answer = session.call(
+    answer = session.ask(
         "creating the import specification",
         session.content.ovfManager.CreateImportSpec,
         descriptor,

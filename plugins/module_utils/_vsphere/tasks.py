@@ -132,7 +132,7 @@ def _import_task(info: Any) -> ImportTask:
 
 def server_time(session: Session) -> datetime.datetime:
     """Now, by the server's clock. Raises RemoteFailed."""
-    now: datetime.datetime = session.call(
+    now: datetime.datetime = session.ask(
         "asking the server for the time", session.find("ServiceInstance", "ServiceInstance").CurrentTime
     )
     return now

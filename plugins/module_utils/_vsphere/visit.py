@@ -55,6 +55,12 @@ class Visit:
         self._endpoint.patience.until(leaving)
         try:
             self._session.log_out(leaving)
+        except LifecycleError:
+            self._end_left(leaving)
+        self._session = None
+
+    def _end_left(self, leaving: Deadline) -> None:
+        try:
+            end_lost_login(self._endpoint, leaving)
         except LifecycleError as error:
             self.warnings.append("%s The server ends the login by itself when it has been idle for long." % error)
-        self._session = None

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .._core.errors import BadInput
-from .._core.wait import check_timeout
+from .._core.wait import LONGEST_SOCKET_S, check_timeout
 from .._ovf.choices import Choices
 from .._ovf.declare import declared_location
+from .declare import check_texts
 from .place import Wanted
 from .plan import State
 
@@ -31,6 +32,11 @@ PROVISIONING = (
 )
 
 
+# What a server is told as it is given.
+_TOLD = (
+    *("name", "annotation", "networks", "properties", "secret_properties", "deployment_option"),
+    *(option for option in Wanted._fields if option != "networks"),
+)
 # Whether files are sent, or fetched by the server's hosts.
 PUSH, PULL, AUTO = UPLOAD = ("push", "pull", "auto")
 # What vSphere takes (VirtualMachineConfigSpec.name).
@@ -72,13 +78,14 @@ def wish_from(params: Mapping[str, Any]) -> Wish:
         raise BadInput(
             "source", "a machine is wanted, and no package is named", "Name an .ovf or .ova, or set state=absent"
         )
-    check_timeout(params["stall_timeout"], "stall_timeout")
+    check_timeout(params["stall_timeout"], "stall_timeout", LONGEST_SOCKET_S)
     if params["parallel_disks"] < 1:
         raise BadInput("parallel_disks", "%d is below 1" % params["parallel_disks"], "Give a number from 1")
     if params["retries"] < 0:
         raise BadInput("retries", "%d is negative" % params["retries"], "Give 0 for a single attempt")
     if params["wait_for_ip"] and state is not State.POWERED_ON:
         raise BadInput("wait_for_ip", "only a running machine gets an address", "Set state=poweredon as well")
+    check_texts({option: params[option] for option in _TOLD})
     networks = _networks(params)
     return Wish(
         name=_name(params["name"], params["replace"]),

@@ -43,27 +43,27 @@ def is_gone(pid: int) -> bool:
 
 
 def test_one_that_is_told_to_leave_has_left(guarded):
-    assert guarded.leave()
+    assert guarded.leave(keep_log=False)
     assert is_gone(guarded.pid)
 
 
 def test_one_that_was_killed_has_not_logged_out(guarded):
     os.kill(guarded.pid, signal.SIGKILL)
-    assert not guarded.leave()
+    assert not guarded.leave(keep_log=False)
     assert is_gone(guarded.pid)
 
 
 def test_an_answer_that_comes_late_is_not_its_last_word(guarded):
     with pytest.raises(TimedOut):
         guarded.log_in(Deadline(0.1))
-    assert guarded.leave()
+    assert guarded.leave(keep_log=False)
 
 
 def test_the_system_may_wait_for_it_instead(silent):
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         guarded = Guarded(silent, 60.0)
-        assert guarded.leave()
+        assert guarded.leave(keep_log=False)
     finally:
         signal.signal(signal.SIGCHLD, before)
         guarded.forget_log()
@@ -77,7 +77,7 @@ def test_one_that_is_stopped_does_not_keep_the_task_for_ever(guarded):
     with pytest.raises(GuardLost, match="stopped"):
         guarded.begin(order, Deadline(600.0))
     os.kill(guarded.pid, signal.SIGCONT)
-    assert guarded.leave(), "what it heard half of it does not obey"
+    assert guarded.leave(keep_log=False), "what it heard half of it does not obey"
 
 
 def test_one_that_has_left_by_itself_is_noticed_and_its_last_word_is_heard(guarded):
@@ -90,7 +90,7 @@ def test_one_that_has_left_by_itself_is_noticed_and_its_last_word_is_heard(guard
     os.close(pidfd)
     with pytest.raises(GuardLost, match=guarded.log_path):
         guarded.check()
-    assert guarded.leave()
+    assert guarded.leave(keep_log=False)
 
 
 def test_a_server_that_says_nothing_costs_what_its_calls_may_wait(guarded):
@@ -98,7 +98,7 @@ def test_a_server_that_says_nothing_costs_what_its_calls_may_wait(guarded):
     with pytest.raises(LifecycleError, match=r"it gave no answer in time.* A call has a minute at most"):
         guarded.log_in(deadline)
     assert deadline.elapsed_s() < 30
-    assert guarded.leave()
+    assert guarded.leave(keep_log=False)
 
 
 def test_what_a_guard_without_a_task_has_written_goes_with_it(silent):

@@ -1,0 +1,173 @@
+# Copyright: (c) 2026, vmops.lifecycle contributors
+# GNU General Public License v3.0 or later (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A server that begins or completes an import late, after whoever asked for it was lost: nobody knows then whether it
+does it at all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.testbed.faults import Held, until
+from tests.testbed.importing import finish, guards_of, importing
+from tests.testbed.proxy import ConnectProxy
+
+
+@pytest.fixture
+def bench(tmp_path):
+    with importing(tmp_path) as found:
+        yield found
+
+
+def kill_guard(process):
+    [guard] = guards_of(process)
+    held = Held(guard)
+    held.kill()
+    assert held.ends_within()
+
+
+def halt_guard(process):
+    [guard] = guards_of(process)
+    os.kill(guard, signal.SIGSTOP)
+
+
+def tell_to_end(process):
+    """The guard is well, and waits for the server."""
+    os.kill(process.pid, signal.SIGTERM)
+
+
+def until_looked_for(bench):
+    before = bench.server.counts["RetrievePropertiesEx"]
+    until(lambda: bench.server.counts["RetrievePropertiesEx"] > before + 1, "somebody to look for the import")
+
+
+LOSSES = pytest.mark.parametrize("lose", [kill_guard, halt_guard, tell_to_end])
+
+
+@LOSSES
+def test_it_completes_while_it_is_to_abort(bench, lose):
+    completing = bench.server.rule("HttpNfcLeaseComplete", "hold")
+    aborting = bench.server.rule("HttpNfcLeaseAbort", "hold")
+    process = bench.start(timeout=600 if lose is tell_to_end else 10)
+    bench.server.wait_held(completing)
+    lose(process)
+    bench.server.wait_held(aborting)
+    bench.server.release(completing)
+    until(lambda: [lease["state"] for lease in bench.server.leases] == ["done"], "the server to complete it")
+    bench.server.release(aborting)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "completed"
+    assert os.path.exists(result.json["lease"]["log"])
+    bench.server.release()
+    again = bench.run()
+    assert again.changed, again.msg
+    bench.assert_imported()
+
+
+@pytest.mark.parametrize("vanish", [False, True], ids=["stays", "vanishes"])
+def test_the_guard_is_killed_when_it_has_marked_the_machine_and_the_lease(bench, vanish):
+    bench.server.set(ended_leases_vanish=vanish)
+    marking = bench.server.rule("ReconfigVM_Task", "hold_reply")
+    process = bench.start()
+    bench.server.wait_held(marking)
+    until(lambda: bench.stamp().get("vmops.ovf.state") == "complete", "the machine to be marked")
+    kill_guard(process)
+    result = finish(process)
+    assert result.changed, result.msg
+    assert result.json["lease"]["outcome"] == "completed"
+    bench.assert_imported()
+
+
+@LOSSES
+def test_it_begins_late(bench, lose):
+    beginning = bench.server.rule("ImportVApp", "hold")
+    process = bench.start(timeout=600)
+    bench.server.wait_held(beginning)
+    lose(process)
+    if lose is not tell_to_end:  # the module asks for signs of it
+        until_looked_for(bench)
+    bench.server.release(beginning)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+
+
+def test_it_begins_when_nobody_waits_any_more(bench):
+    beginning = bench.server.rule("ImportVApp", "hold")
+    process = bench.start(timeout=600)
+    bench.server.wait_held(beginning)
+    kill_guard(process)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "unknown"
+    assert "it may still begin it" in result.json["lease"]["abort_fault"]
+    bench.server.release(beginning)
+    bench.await_nothing_left()
+
+
+def test_it_begins_after_the_connection_was_cut(bench):
+    with ConnectProxy().running() as proxy:
+        beginning = bench.server.rule("ImportVApp", "hold")
+        process = bench.start(proxy_host="127.0.0.1", proxy_port=proxy.port)
+        bench.server.wait_held(beginning)
+        proxy.cut()
+        until_looked_for(bench)
+        bench.server.release(beginning)
+        result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+
+
+@pytest.mark.parametrize("do", ["drop", "lose_reply"])
+def test_a_login_that_has_ended_and_another_that_gets_no_answer(bench, do):
+    bench.server.upload_rule("stall")
+    process = bench.start(stall_timeout=3, retries=0)
+    bench.await_uploads()
+    bench.server.rule("Login", do, times=1)
+    bench.server.expire_sessions()
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+
+
+def test_the_guard_is_killed_when_it_had_logged_in_again(bench):
+    cancelling = bench.server.rule("CancelTask", "hold", times=1)
+    bench.server.upload_rule("stall")
+    process = bench.start(stall_timeout=3, retries=0)
+    bench.await_uploads()
+    bench.server.expire_sessions()
+    bench.server.wait_held(cancelling)
+    kill_guard(process)
+    bench.server.release(cancelling)
+    assert finish(process).failed
+    bench.assert_nothing_left()
+
+
+@pytest.mark.parametrize("mark", ["uploading", "marking"])
+def test_a_guard_that_stands_still(bench, mark):
+    """As one that is halted, on a task that isn't."""
+    if mark == "uploading":
+        bench.server.upload_rule("silent")
+        process = bench.start(timeout=8, stall_timeout=60)
+        bench.await_uploads()
+    else:
+        marking = bench.server.rule("ReconfigVM_Task", "hold", times=1)
+        process = bench.start()
+        bench.server.wait_held(marking)
+    halt_guard(process)
+    result = finish(process)
+    if mark == "uploading":
+        assert result.failed
+        assert result.json["lease"]["outcome"] == "aborted"
+        bench.assert_nothing_left()
+    else:
+        assert result.changed, result.msg
+        bench.assert_imported()
