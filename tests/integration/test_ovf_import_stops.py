@@ -77,6 +77,20 @@ def test_ended_by_a_signal(bench, moment, number):
     bench.await_nothing_left()
 
 
+def test_one_that_was_started_by_nohup_goes_on(bench):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process, go_on = uploading(bench)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    for pid in (process.pid, *guards_of(process)):
+        os.kill(pid, signal.SIGHUP)
+    go_on()
+    result = finish(process)
+    assert result.changed, result.msg
+    bench.assert_imported()
+
+
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("do", ["hold", "hold_reply"])
 def test_ended_by_a_signal_while_it_completes_and_the_machine_survives(bench, number, do):
