@@ -98,11 +98,25 @@ def test_it_begins_late(bench, lose):
     bench.assert_nothing_left()
 
 
-def test_it_begins_when_nobody_waits_any_more(bench):
+def test_it_begins_after_the_tasks_time(bench):
     beginning = bench.server.rule("ImportVApp", "hold")
-    process = bench.start(timeout=600)
+    process = bench.start(timeout=6)
     bench.server.wait_held(beginning)
-    kill_guard(process)
+    [log] = bench.temporary.glob("vmops-guard-*")
+    until(lambda: "asked to abort" in log.read_text(), "the task to give up")
+    bench.server.release(beginning)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+
+
+@pytest.mark.parametrize("lose", [kill_guard, lambda process: None], ids=["kill_guard", "wait"])
+def test_it_never_begins_and_may(bench, lose):
+    beginning = bench.server.rule("ImportVApp", "hold_drop")
+    process = bench.start(timeout=6)
+    bench.server.wait_held(beginning)
+    lose(process)
     result = finish(process)
     assert result.failed
     assert result.json["lease"]["outcome"] == "unknown"

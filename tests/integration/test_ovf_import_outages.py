@@ -185,28 +185,3 @@ def test_the_lease_can_not_be_renewed_for_so_long_that_it_ends(bench):
     assert result.failed
     assert result.json["elapsed_s"] < 100
     bench.assert_nothing_left()
-
-
-def test_an_import_that_begins_after_its_time_is_ended(bench):
-    rule = bench.server.rule("ImportVApp", "hold")
-    process = bench.start(timeout=6)
-    bench.server.wait_held(rule)
-    [log] = bench.temporary.glob("vmops-guard-*")
-    until(lambda: "asked to abort" in log.read_text(), "the task to give up")
-    bench.server.release(rule)
-    result = finish(process)
-    assert result.failed
-    assert result.json["lease"]["outcome"] == "aborted"
-    bench.assert_nothing_left()
-
-
-def test_an_import_that_never_begins_is_told_as_one_that_may(bench):
-    rule = bench.server.rule("ImportVApp", "hold_drop")
-    process = bench.start(timeout=6)
-    bench.server.wait_held(rule)
-    result = finish(process)
-    assert result.failed
-    assert result.json["lease"]["outcome"] == "unknown"
-    assert "it may still begin it" in result.json["lease"]["abort_fault"]
-    bench.server.release(rule)
-    bench.await_nothing_left()
