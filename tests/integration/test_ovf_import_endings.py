@@ -309,6 +309,19 @@ def test_no_log_is_left_of_what_went_well(bench):
     assert logs(bench) == []
 
 
+def test_somebody_clears_temporary_files_meanwhile(bench):
+    rule = bench.server.rule("HttpNfcLeaseComplete", "hold")
+    process = bench.start()
+    bench.server.wait_held(rule)
+    [log] = logs(bench)
+    log.unlink()
+    logins = bench.server.counts["Login"]
+    bench.server.release(rule)
+    assert finish(process).changed
+    assert bench.server.counts["Login"] == logins, "its end was not believed"
+    bench.assert_imported()
+
+
 def test_no_log_is_left_of_an_import_that_was_refused(bench):
     bench.server.fault("ImportVApp", "NoPermission")
     assert bench.run().failed

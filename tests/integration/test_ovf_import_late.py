@@ -16,6 +16,8 @@ from tests.testbed.faults import Held, until
 from tests.testbed.importing import finish, guards_of, importing
 from tests.testbed.proxy import ConnectProxy
 
+ATTEMPTS = 5  # as many as are made of a Complete that the server refuses
+
 
 @pytest.fixture
 def bench(tmp_path):
@@ -67,6 +69,50 @@ def test_it_completes_while_it_is_to_abort(bench, lose):
     again = bench.run()
     assert again.changed, again.msg
     bench.assert_imported()
+
+
+def test_the_guard_is_killed_while_the_server_takes_its_time_to_complete(bench):
+    """And refuses another Complete for that."""
+    completing = bench.server.rule("HttpNfcLeaseComplete", "hold", times=1)
+    process = bench.start(timeout=600)
+    bench.server.wait_held(completing)
+    bench.server.fault("HttpNfcLeaseComplete", "InvalidState")
+    kill_guard(process)
+    until(
+        lambda: bench.server.counts["HttpNfcLeaseComplete"] > ATTEMPTS, "the module to ask more often than of its own"
+    )
+    bench.server.release(completing)
+    result = finish(process)
+    assert result.changed, result.msg
+    bench.assert_imported()
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["goes", "stays"])
+def test_it_is_slow_to_cancel_what_it_refused_to_complete(bench, keeps):
+    bench.server.set(cancel_takes_s=8, abort_keeps_vm=keeps)
+    bench.server.fault("HttpNfcLeaseComplete", "InvalidState")
+    aborting = bench.server.rule("HttpNfcLeaseAbort", "hold", times=1)
+    process = bench.start()
+    bench.server.wait_held(aborting)
+    bench.server.expire_sessions()
+    bench.server.release(aborting)
+    result = finish(process)
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
+
+
+def test_the_login_ends_before_it_completes(bench):
+    completing = bench.server.rule("HttpNfcLeaseComplete", "hold", times=1)
+    process = bench.start()
+    bench.server.wait_held(completing)
+    bench.server.expire_sessions()
+    bench.server.release(completing)
+    result = finish(process)
+    assert result.failed
+    assert result.json["error"]["fault"] == "NotAuthenticated"
+    assert result.json["lease"]["outcome"] == "aborted"
+    bench.assert_nothing_left()
 
 
 @pytest.mark.parametrize("vanish", [False, True], ids=["stays", "vanishes"])
@@ -123,6 +169,47 @@ def test_it_never_begins_and_may(bench, lose):
     assert "it may still begin it" in result.json["lease"]["abort_fault"]
     bench.server.release(beginning)
     bench.await_nothing_left()
+
+
+def test_the_guard_is_killed_before_it_was_to_begin(bench):
+    preparing = bench.server.rule("CreateImportSpec", "hold", times=1)
+    process = bench.start(timeout=600)
+    bench.server.wait_held(preparing)
+    kill_guard(process)
+    bench.server.release(preparing)
+    result = finish(process)
+    assert result.json["error"]["kind"] == "guard_lost"
+    assert "lease" not in result.json
+    assert "ImportVApp" not in bench.server.counts
+    bench.assert_nothing_left()
+
+
+def test_it_failed_at_once_and_its_answer_is_lost(bench):
+    bench.server.set(lease_begins="error", lease_fault={"fault": "SystemError", "text": "the host is on fire"})
+    bench.server.rule("ImportVApp", "lose_reply", times=1)
+    result = bench.run()
+    assert result.failed
+    assert result.json["lease"]["outcome"] == "already_ended"
+    assert "the host is on fire" in result.json["lease"]["abort_fault"]
+    bench.assert_nothing_left()
+
+
+def test_a_stranger_that_begins_meanwhile_is_no_sign_of_it(bench):
+    beginning = bench.server.rule("ImportVApp", "hold", times=1)
+    process = bench.start(timeout=600)
+    bench.server.wait_held(beginning)
+    bench.server.set(lease_delay_s=2)  # so long no machine is known to be the stranger's
+    upload = bench.server.upload_rule("silent")
+    stranger = bench.server.start_govc(
+        "import.ova", "-name", "stranger", "-pool", bench.server.pool, str(bench.package)
+    )
+    until(lambda: bench.server.live_leases, "the stranger's import to begin")
+    kill_guard(process)
+    result = finish(process)
+    assert result.json["lease"]["outcome"] == "unknown"
+    assert "it may still begin it" in result.json["lease"]["abort_fault"]
+    bench.server.release_uploads(upload)
+    stranger.communicate()
 
 
 def test_it_begins_after_the_connection_was_cut(bench):

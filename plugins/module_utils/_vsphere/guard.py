@@ -248,12 +248,18 @@ class Guard:
             logged_out = self._log_out(self._ending)
         ended = logged_out and not self._unended
         if ended and not self._keeps_log:
-            os.unlink(self._log_path)
+            self._remove_log()
         try:
             self._line.say({"number": LAST_WORD, "logged_out": logged_out})
         except HungUp:
             pass
         return ended
+
+    def _remove_log(self) -> None:
+        try:
+            os.unlink(self._log_path)
+        except OSError:
+            pass  # somebody has, as whoever clears temporary files
 
     def _log_out(self, deadline: Deadline) -> bool:
         if self._session is None:

@@ -35,6 +35,8 @@ class GuardLost(LifecycleError):
     """The guard has ended although it wasn't told to."""
 
     kind = "guard_lost"
+    # Whether it had ended before it could be asked.
+    unasked = False
 
 
 class Guarded:
@@ -110,6 +112,11 @@ class Guarded:
         self._asked += 1
         try:
             self._line.say({**order, "number": self._asked})
+        except HungUp:
+            lost = self._lost()
+            lost.unasked = True
+            raise lost from None
+        try:
             answer = self._hear(deadline)
             while answer is not None and answer["number"] != self._asked:  # to what a stop had us wait for no longer
                 answer = self._hear(deadline)
@@ -155,8 +162,12 @@ class Guarded:
 
     def _kill(self) -> None:
         """End it, so that it does nothing any more."""
-        if not self._line.hung_up:  # so it is alive, and the number its own
+        if self._line.hung_up:  # so it has ended, and the number may be another's
+            return
+        try:
             os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended in between, and the system has waited for it
 
     def leave(self, keep_log: bool) -> bool:
         """Have it log out and end. It is gone afterwards. Whether its login is, too: one that was killed has not logged

@@ -25,6 +25,7 @@ from .session import Session, from_xml, log_in, may_be_done, may_have_logged_in
 from .tasks import ImportTask
 from .verdict import Is, candidates, judge
 
+_NO_LOGIN = "NotAuthenticated"
 # What the server says of a lease that has ended already.
 _ENDED = ("ManagedObjectNotFound", "InvalidState", "Timedout")
 _RETRY_S = (0.2, 0.5, 1.0, 2.0)
@@ -32,6 +33,8 @@ _SLOW_EVERY_S = 5.0
 # A server that can't even be asked whether it has completed is tried for so long: a restarted switch or firewall shall
 # not cost an upload of hours.
 _OUTAGE_S = 30.0
+# A Complete that another process has sent may be under way for so long, though its answer is lost with it.
+_OF_ANOTHER_S = 300.0
 # An import of which no answer came may have begun or ended by now, and the server's list of tasks lags behind.
 _APPEARS_S = 5.0
 # Of the time for an ending: what is kept for the machine, which is locked until the lease has ended.
@@ -46,7 +49,7 @@ _UNTOLD = (
     "its lease times out"
 )
 _NOT_BEGUN = (
-    "the server didn't answer the call that begins the import, and no task of it was seen: it may still begin it, and "
+    "the server didn't answer the call that begins the import, and no task of it is known: it may still begin it, and "
     "then ends it when its lease times out. Run the task again, which finds what came of it"
 )
 
@@ -128,6 +131,8 @@ class Lease:
         self._completing = False
         # Whether it was asked to begin it, and may still be at that.
         self._beginning = False
+        # Whether this is another login than the one that began it, by which it can't be named.
+        self._logged_in_again = False
         # Whether the server may have made a login for it of which no answer came.
         self.login_lost = False
 
@@ -165,9 +170,11 @@ class Lease:
 
         Raises NotCompleted where it refused, RemoteFailed where what it did can't be known.
         """
-        self._completing = True
+        if self._completing:
+            deadline = deadline.within(_OF_ANOTHER_S)
+        unanswered, self._completing = self._completing, True
         pauses = iter(_RETRY_S)
-        unanswered = slow = False
+        slow = False
         outage: Deadline | None = None
         while True:
             try:
@@ -175,13 +182,14 @@ class Lease:
                 return
             except Exception as error:
                 fault = error
+            if not unanswered and _is_no_login(fault):
+                raise self._not_completed(fault, unanswered) from fault
             # what it refuses while it may be at an earlier one, it refuses for that
             slow = slow or is_timeout(fault) or (unanswered and is_fault(fault))
             unanswered = unanswered or not is_fault(fault)
             found = self._found_out()
             if found is _Found.COMPLETED:
                 return
-            failed = remote_failed(fault, "completing the lease", self._server)
             away = False
             if found is _Found.UNKNOWN:
                 outage = outage or deadline.within(_OUTAGE_S)
@@ -189,10 +197,19 @@ class Lease:
             pause_s = next(pauses, _SLOW_EVERY_S if slow else _RETRY_S[-1] if away else None)
             last = pause_s is None or deadline.expired
             if found is _Found.FAILED or (last and found is _Found.OPEN):
-                raise NotCompleted(failed.message, **failed.facts) from fault
+                raise self._not_completed(fault, unanswered) from fault
             if last:
-                raise failed from fault
+                raise self._failed(fault) from fault
             ready((), min(pause_s or 0.0, deadline.remaining_s()))
+
+    def _not_completed(self, fault: Exception, unanswered: bool) -> NotCompleted:
+        """``unanswered``: whether the server may be at a Complete all the same."""
+        self._completing = unanswered
+        failed = self._failed(fault)
+        return NotCompleted(failed.message, **failed.facts)
+
+    def _failed(self, fault: Exception) -> RemoteFailed:
+        return remote_failed(fault, "completing the lease", self._server)
 
     def _found_out(self) -> _Found:
         """What a Complete that gave no good answer has done."""
@@ -205,7 +222,7 @@ class Lease:
         if state in _TOLD_BY_STATE:
             return _TOLD_BY_STATE[state]
         try:
-            if state == "NotAuthenticated":
+            if state == _NO_LOGIN:
                 self._log_in_again()
             machine = self._found()
             if machine is None:
@@ -236,13 +253,17 @@ class Lease:
         except RemoteFailed as failed:
             self.login_lost = self.login_lost or may_have_logged_in(failed)
             raise
+        self._logged_in_again = True
 
     def abort(self, reason: str, deadline: Deadline) -> Ended:
         """End it without a machine, and see that none is left. Raises nothing: what fails is in the answer."""
-        ended = self._abort(reason, deadline) if self.lease_id is not None else self._cancel(None, deadline)
+        named = self.lease_id is not None and not self._logged_in_again
+        ended = self._abort(reason, deadline) if named else self._cancel(None, deadline)
         if self._completing and ended != Ended(Outcome.ABORTED):
-            # the server may have come to the Complete only now
-            found = self._settled(deadline.within(_APPEARS_S))
+            # the server may have come to the Complete only now, and a cancelled import may take its time to end
+            cancelled = ended.outcome is Outcome.ABORTED
+            takes_s = deadline.remaining_s() - _REMOVAL_S if cancelled else 0.0
+            found = self._settled(deadline.within(max(_APPEARS_S, takes_s)))
             if found is _Found.COMPLETED:
                 return ended._replace(outcome=Outcome.COMPLETED)
             if found is not _Found.FAILED:
@@ -262,7 +283,7 @@ class Lease:
                 if is_fault(error) and name_of(error) in _ENDED:
                     return Ended(Outcome.ALREADY_ENDED)
                 fault = told(error) if is_fault(error) else str(remote_failed(error, "aborting", self._server))
-                if is_fault(error) and name_of(error) == "NotAuthenticated":
+                if _is_no_login(error):
                     return self._cancel(fault, deadline)
             if patience.expired:
                 return Ended(Outcome.UNKNOWN, fault)
@@ -271,12 +292,10 @@ class Lease:
     def _cancel(self, fault: str | None, deadline: Deadline) -> Ended:
         """Of a lease that can't be named (any more) only its task can be ended. By a new login, if need be."""
         patience = deadline.within(deadline.remaining_s() / 2)
-        logged_in = fault is None
         while True:
             try:
-                if not logged_in:
+                if self.lease_id is not None and not self._logged_in_again:
                     self._log_in_again()
-                    logged_in = True
                 return self._cancel_task(fault, patience)
             except LifecycleError as error:
                 if error.facts.get("fault") is not None or patience.expired:
@@ -285,21 +304,29 @@ class Lease:
 
     def _cancel_task(self, fault: str | None, patience: Deadline) -> Ended:
         """Raises RemoteFailed."""
-        began = fault is not None
+        began = self.lease_id is not None
         appears = patience if self._beginning else patience.within(_APPEARS_S)
         while True:
             machine = self._machine()
-            running = [task for task in self._possible_tasks(machine) if task.running]
-            if running:
-                began, self._beginning = True, False
-            if not running and (began or appears.expired):
-                return Ended(Outcome.UNKNOWN, _NOT_BEGUN) if self._beginning else Ended(Outcome.ALREADY_ENDED, fault)
+            tasks = self._possible_tasks(machine)
+            running = [task for task in tasks if task.running]
+            if machine is not None and candidates(machine, running):
+                self._beginning, began = False, True  # it is this one's
+            if not running and ((began and not self._beginning) or appears.expired):
+                return self._none_runs(tasks, fault)
             if machine is not None and len(running) == 1 and candidates(machine, running):
                 return self._cancelled(running[0], fault)
             if patience.expired:
                 untold = _UNTOLD % ", ".join(task.key for task in running)
                 return Ended(Outcome.UNKNOWN, "%s; %s" % (fault, untold) if fault else untold)
             ready((), min(_LOOK_EVERY_S, patience.remaining_s()))
+
+    def _none_runs(self, tasks: Sequence[ImportTask], fault: str | None) -> Ended:
+        if not self._beginning:
+            return Ended(Outcome.ALREADY_ENDED, fault)
+        if len(tasks) == 1:
+            return Ended(Outcome.ALREADY_ENDED, tasks[0].error)
+        return Ended(Outcome.UNKNOWN, _NOT_BEGUN)
 
     def _cancelled(self, task: ImportTask, fault: str | None) -> Ended:
         """Raises RemoteFailed."""
@@ -316,7 +343,7 @@ class Lease:
                     return None
                 machines.destroy(self.session, machine, deadline)
             except LifecycleError as error:
-                if deadline.expired or error.facts.get("fault") in ("NoPermission", "NotAuthenticated"):
+                if deadline.expired or error.facts.get("fault") in ("NoPermission", _NO_LOGIN):
                     return _LEFT % (machine.name if machine is not None else self.order.name, error.message)
                 ready((), min(1.0, deadline.remaining_s()))
 
@@ -375,6 +402,10 @@ class Lease:
     @property
     def _server(self) -> str:
         return self.session.endpoint.server
+
+
+def _is_no_login(fault: Exception) -> bool:
+    return is_fault(fault) and name_of(fault) == _NO_LOGIN
 
 
 def _as_fault(reason: str) -> Any:

@@ -343,8 +343,8 @@ class ImportRun:
 
     def _end(self, first: BaseException) -> None:
         """End the lease, whatever happened; what fails in it is attached."""
-        if self._phase is Phase.BEGINNING and isinstance(first, LifecycleError) and first.facts.get("fault"):
-            return  # the server refused to begin one
+        if self._phase is Phase.BEGINNING and _began_none(first):
+            return
         if self._pull is not None and not self._means.guard.ending.expired:
             self._pull.cancel(first)
         try:
@@ -396,6 +396,13 @@ def _told(job: Job, upload: Upload) -> Mapping[str, object]:
         "mb_per_s": round(rate, 1) if rate is not None else None,
         **sent.digests,
     }
+
+
+def _began_none(first: BaseException) -> bool:
+    """Whether the server refused to begin the import, or was not asked to."""
+    if isinstance(first, GuardLost):
+        return first.unasked
+    return isinstance(first, LifecycleError) and first.facts.get("fault") is not None
 
 
 def _reason(first: BaseException) -> str:

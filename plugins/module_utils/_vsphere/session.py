@@ -18,7 +18,7 @@ from .._core.errors import LifecycleError, RemoteFailed, ToolMissing, attach
 from .._core.signals import stop_if_lost
 from .._core.wait import Deadline, ready
 from .faults import is_fault, is_timeout, name_of, remote_failed
-from .tls import Connection, Proxy, Trust
+from .tls import Connection, Proxy, ThumbprintMismatch, Trust
 
 Answer = TypeVar("Answer")
 
@@ -121,6 +121,7 @@ class Session:
         """End the login, in several attempts if need be; False for one that has ended already. Raises RemoteFailed
         where the last attempt failed.
         """
+        unanswered = False
         try:
             for pause_s in (*_LOG_OUT_AGAIN_S, None):
                 try:
@@ -128,7 +129,8 @@ class Session:
                     return True
                 except Exception as error:
                     if is_fault(error) and name_of(error) == "NotAuthenticated":
-                        return False
+                        return unanswered  # then it was by an attempt whose answer was lost
+                    unanswered = unanswered or not is_fault(error)
                     if pause_s is None or deadline.expired:
                         raise remote_failed(error, "logging out", self.endpoint.server) from error
                 ready((), min(pause_s, deadline.remaining_s()))
@@ -207,7 +209,7 @@ def may_be_done(failed: RemoteFailed) -> bool:
     nothing tells that it wasn't reached.
     """
     return _is_unanswered(failed) and not isinstance(
-        failed.__cause__, (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
+        failed.__cause__, (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError, ThumbprintMismatch)
     )
 
 
