@@ -10,8 +10,8 @@ import signal
 
 import pytest
 
-from tests.testbed.faults import Held, until
-from tests.testbed.importing import PATH, end_hard, finish, guards_of, importing
+from tests.testbed.faults import WAIT_S, Held, until
+from tests.testbed.importing import ENDING_S, PATH, end_hard, finish, guards_of, importing
 from tests.testbed.modules import run_module
 
 ATTEMPTS = 5  # more than the pauses between them are told apart by
@@ -104,10 +104,10 @@ def test_the_guard_of_a_killed_task_that_can_not_know_keeps_its_log(bench):
     [guard] = guards_of(process)
     held = Held(guard)
     end_hard(process)
-    for method in ("Fetch", "RetrievePropertiesEx", "FindChild"):
+    for method in ("Fetch", "RetrievePropertiesEx", "FindChild", "HttpNfcLeaseAbort"):
         bench.server.rule(method, "drop")
     bench.server.release(rule)
-    assert held.ends_within()
+    assert held.ends_within(WAIT_S + ENDING_S)
     [log] = bench.temporary.glob("vmops-guard-*")
     assert "the machine is whole: None" in log.read_text()
 

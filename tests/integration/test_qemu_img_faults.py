@@ -20,14 +20,12 @@ from tests.testbed.faults import (
     child_that,
     digest,
     free_bytes,
-    info,
     leftovers,
     open_files,
-    qemu_img,
-    same_content,
     small_disk,
     until,
 )
+from tests.testbed.images import info, qemu_img, same_content
 from tests.testbed.modules import Result, finish, run_module, start_module
 from tests.testbed.tool_gate import Gate, gate
 from tests.testbed.web_server import Temper, WebServer

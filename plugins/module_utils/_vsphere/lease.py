@@ -259,10 +259,9 @@ class Lease:
         """End it without a machine, and see that none is left. Raises nothing: what fails is in the answer."""
         named = self.lease_id is not None and not self._logged_in_again
         ended = self._abort(reason, deadline) if named else self._cancel(None, deadline)
-        if self._completing and ended != Ended(Outcome.ABORTED):
+        if self._completing and (self._logged_in_again or ended.outcome is not Outcome.ABORTED):
             # the server may have come to the Complete only now, and a cancelled import may take its time to end
-            cancelled = ended.outcome is Outcome.ABORTED
-            takes_s = deadline.remaining_s() - _REMOVAL_S if cancelled else 0.0
+            takes_s = deadline.remaining_s() - _REMOVAL_S if ended.outcome is Outcome.ABORTED else 0.0
             found = self._settled(deadline.within(max(_APPEARS_S, takes_s)))
             if found is _Found.COMPLETED:
                 return ended._replace(outcome=Outcome.COMPLETED)
