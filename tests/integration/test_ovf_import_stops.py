@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from tests.testbed.faults import WAIT_S, Held, until
 from tests.testbed.importing import PATH, Importing, end_both, finish, guards_of, importing
+from tests.testbed.modules import start_module
 
 
 @pytest.fixture
@@ -78,14 +80,18 @@ def test_ended_by_a_signal(bench, moment, number):
 
 
 def test_one_that_was_started_by_nohup_goes_on(bench):
+    rule = bench.server.upload_rule("silent")
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        process, go_on = uploading(bench)
+    try:  # by an interpreter of its own, which inherits that
+        process = start_module(
+            "ovf_import", bench.options(), env={"TMPDIR": str(bench.temporary)}, python=sys.executable
+        )
     finally:
         signal.signal(signal.SIGHUP, before)
+    bench.await_uploads()
     for pid in (process.pid, *guards_of(process)):
         os.kill(pid, signal.SIGHUP)
-    go_on()
+    bench.server.release_uploads(rule)
     result = finish(process)
     assert result.changed, result.msg
     bench.assert_imported()
