@@ -220,9 +220,10 @@ class Guard:
         if self._outcome is Outcome.UNKNOWN and self._lease is not None:
             whole = self._lease.became_whole(self._ending.within(self._ending.remaining_s() / 2))
             self._take_over(self._lease)
-            self._outcome = Outcome.COMPLETED if whole else None
+            self._outcome = {True: Outcome.COMPLETED, False: None, None: Outcome.UNKNOWN}[whole]
             _log("the machine is whole: %s" % whole)
         if self._outcome is not None:
+            self._unended = self._outcome is Outcome.UNKNOWN
             return Ended(self._outcome)
         if self._lease is None:
             return Ended(Outcome.ALREADY_ENDED)

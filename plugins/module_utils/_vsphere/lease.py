@@ -235,9 +235,14 @@ class Lease:
         return _TOLD_BY_VERDICT.get(verdict, _Found.UNKNOWN)
 
     def became_whole(self, deadline: Deadline) -> bool | None:
-        """Whether a Complete that gave no good answer was one, asked until the server tells; None where it doesn't."""
+        """Whether a Complete that gave no good answer was one, asked until the server tells. None where it doesn't, and
+        the lease can be named: an Abort might cost a whole machine then. Of another login only a task that still runs
+        is cancelled.
+        """
         found = self._settled(deadline)
-        return None if found is _Found.UNKNOWN else found is _Found.COMPLETED
+        if found is _Found.UNKNOWN and not self._logged_in_again:
+            return None
+        return found is _Found.COMPLETED
 
     def _settled(self, deadline: Deadline) -> _Found:
         while True:

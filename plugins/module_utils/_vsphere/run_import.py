@@ -362,8 +362,10 @@ class ImportRun:
     def _abort_unguarded(self, first: BaseException) -> Ended:
         ending = self._means.guard.ending
         with self._own_lease(ending) as lease:
-            if self._phase is Phase.COMPLETING and lease.became_whole(ending.within(ending.remaining_s() / 2)):
-                return Ended(Outcome.COMPLETED)
+            if self._phase is Phase.COMPLETING:  # it may be whole
+                whole = lease.became_whole(ending.within(ending.remaining_s() / 2))
+                if whole is not False:
+                    return Ended(Outcome.COMPLETED if whole else Outcome.UNKNOWN)
             return lease.abort(_reason(first), ending)
 
     @contextmanager
