@@ -133,9 +133,7 @@ def test_the_guard_is_killed_when_it_has_marked_the_machine_and_the_lease(bench,
 
 @LOSSES
 def test_it_begins_late(bench, lose):
-    beginning = bench.server.rule("ImportVApp", "hold")
-    process = bench.start(timeout=600)
-    bench.server.wait_held(beginning)
+    process, beginning = bench.held_at("ImportVApp", timeout=600)
     lose(process)
     if lose is not tell_to_end:  # the module asks for signs of it
         until_looked_for(bench)
@@ -147,9 +145,7 @@ def test_it_begins_late(bench, lose):
 
 
 def test_it_begins_after_the_tasks_time(bench):
-    beginning = bench.server.rule("ImportVApp", "hold")
-    process = bench.start(timeout=6)
-    bench.server.wait_held(beginning)
+    process, beginning = bench.held_at("ImportVApp", timeout=6)
     [log] = bench.temporary.glob("vmops-guard-*")
     until(lambda: "asked to abort" in log.read_text(), "the task to give up")
     bench.server.release(beginning)
@@ -216,9 +212,7 @@ def test_a_stranger_that_begins_meanwhile_is_no_sign_of_it(bench):
 
 def test_it_begins_after_the_connection_was_cut(bench):
     with ConnectProxy().running() as proxy:
-        beginning = bench.server.rule("ImportVApp", "hold")
-        process = bench.start(proxy_host="127.0.0.1", proxy_port=proxy.port)
-        bench.server.wait_held(beginning)
+        process, beginning = bench.held_at("ImportVApp", proxy_host="127.0.0.1", proxy_port=proxy.port)
         proxy.cut()
         until_looked_for(bench)
         bench.server.release(beginning)

@@ -116,19 +116,13 @@ ONLY_READ = [
     *(("RetrievePropertiesEx", number) for number in range(1, 9)),
     *(("FindChild", number) for number in range(1, 5)),
     ("CreateImportSpec", 1),
+    ("HttpNfcLeaseGetManifest", 1),
 ]
 
 
 @pytest.mark.parametrize(("method", "first"), ONLY_READ)
 def test_a_lost_answer_of_what_is_only_read(bench, method, first):
     bench.server.rule(method, "lose_reply", first=first, times=1)
-    result = bench.run()
-    assert result.changed, result.msg
-    bench.assert_imported()
-
-
-def test_a_lost_answer_to_what_the_server_received(bench):
-    bench.server.rule("HttpNfcLeaseGetManifest", "lose_reply", times=1)
     result = bench.run()
     assert result.changed, result.msg
     bench.assert_imported()

@@ -16,6 +16,7 @@ from .._core.converge import Plan, View
 from .._core.errors import BadInput, LifecycleError, RemoteFailed
 from .._core.wait import LONGEST_TIMEOUT_S, Deadline, check_timeout, ready
 from .declare import endpoint_from
+from .faults import NO_LOGIN
 from .imports import Import, Imports, Remains, look, told, told_machine
 from .machine import destroy, look_all
 from .tasks import ImportTask, import_tasks
@@ -243,7 +244,7 @@ class ImportCleanup:
             session.call("cancelling %s" % found.task.key, session.find("Task", found.task.key).CancelTask)
         except RemoteFailed as failed:
             fault = failed.facts.get("fault")
-            if fault is None or fault == "NotAuthenticated":
+            if fault is None or fault == NO_LOGIN:
                 raise
             if fault in _OVER:
                 self._ended.append(found)
@@ -284,7 +285,7 @@ class ImportCleanup:
                 destroy(self._visit.session(), machine, self._deadline)
             except LifecycleError as failed:
                 fault = failed.facts.get("fault")
-                if isinstance(failed, RemoteFailed) and (fault is None or fault == "NotAuthenticated"):
+                if isinstance(failed, RemoteFailed) and (fault is None or fault == NO_LOGIN):
                     raise
                 if fault == "ManagedObjectNotFound":
                     return  # the import's own client was quicker

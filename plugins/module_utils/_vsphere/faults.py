@@ -18,11 +18,12 @@ from .._core.errors import RemoteFailed, describe
 from .tls import ThumbprintMismatch
 
 _FULL = "Free resources of the host, the cluster or the pool, or choose another"
+NO_LOGIN = "NotAuthenticated"
 ADVICE = {
     "InvalidLogin": "Correct username and password",
     "PasswordExpired": "Change the password, which has expired",
     "NoPermission": "Give the user the privilege named, or log in as another",
-    "NotAuthenticated": "The session has ended: run the task again",
+    NO_LOGIN: "The session has ended: run the task again",
     "RestrictedVersion": "This server's licence doesn't allow changes by its API",
     "FileAlreadyExists": "Choose another name, or remove what has it",
     "DuplicateName": "Choose another name, or remove what has it",
@@ -111,6 +112,11 @@ def failed_by(localized: Any, doing: str, server: str) -> RemoteFailed:
     fault = getattr(localized, "fault", None) or localized
     name = name_of(fault) if fault is not None else None
     return RemoteFailed(doing, server, told_localized(localized), ADVICE.get(name or "", ""), name)
+
+
+def is_no_login(error: BaseException) -> bool:
+    """Whether the server answered that the login has ended."""
+    return is_fault(error) and name_of(error) == NO_LOGIN
 
 
 def is_timeout(error: BaseException | None) -> bool:

@@ -19,13 +19,12 @@ from .._core.errors import LifecycleError, RemoteFailed
 from .._core.wait import Deadline, ready
 from . import imports
 from . import machine as machines
-from .faults import is_fault, is_timeout, name_of, remote_failed, told
+from .faults import NO_LOGIN, is_fault, is_no_login, is_timeout, name_of, remote_failed, told
 from .machine import Machine, find_machine
 from .session import Session, from_xml, log_in, may_be_done, may_have_logged_in
 from .tasks import ImportTask
 from .verdict import Is, candidates, judge
 
-_NO_LOGIN = "NotAuthenticated"
 # What the server says of a lease that has ended already.
 _ENDED = ("ManagedObjectNotFound", "InvalidState", "Timedout")
 _RETRY_S = (0.2, 0.5, 1.0, 2.0)
@@ -182,7 +181,7 @@ class Lease:
                 return
             except Exception as error:
                 fault = error
-            if not unanswered and _is_no_login(fault):
+            if not unanswered and is_no_login(fault):
                 raise self._not_completed(fault, unanswered) from fault
             # what it refuses while it may be at an earlier one, it refuses for that
             slow = slow or is_timeout(fault) or (unanswered and is_fault(fault))
@@ -222,7 +221,7 @@ class Lease:
         if state in _TOLD_BY_STATE:
             return _TOLD_BY_STATE[state]
         try:
-            if state == _NO_LOGIN:
+            if state == NO_LOGIN:
                 self._log_in_again()
             machine = self._found()
             if machine is None:
@@ -287,7 +286,7 @@ class Lease:
                 if is_fault(error) and name_of(error) in _ENDED:
                     return Ended(Outcome.ALREADY_ENDED)
                 fault = told(error) if is_fault(error) else str(remote_failed(error, "aborting", self._server))
-                if _is_no_login(error):
+                if is_no_login(error):
                     return self._cancel(fault, deadline)
             if patience.expired:
                 return Ended(Outcome.UNKNOWN, fault)
@@ -316,7 +315,7 @@ class Lease:
             running = [task for task in tasks if task.running]
             if machine is not None and candidates(machine, running):
                 self._beginning, began = False, True  # it is this one's
-            if not running and ((began and not self._beginning) or appears.expired):
+            if not running and (began or appears.expired):
                 return self._none_runs(tasks, fault)
             if machine is not None and len(running) == 1 and candidates(machine, running):
                 return self._cancelled(running[0], fault)
@@ -347,7 +346,7 @@ class Lease:
                     return None
                 machines.destroy(self.session, machine, deadline)
             except LifecycleError as error:
-                if deadline.expired or error.facts.get("fault") in ("NoPermission", _NO_LOGIN):
+                if deadline.expired or error.facts.get("fault") in ("NoPermission", NO_LOGIN):
                     return _LEFT % (machine.name if machine is not None else self.order.name, error.message)
                 ready((), min(1.0, deadline.remaining_s()))
 
@@ -406,10 +405,6 @@ class Lease:
     @property
     def _server(self) -> str:
         return self.session.endpoint.server
-
-
-def _is_no_login(fault: Exception) -> bool:
-    return is_fault(fault) and name_of(fault) == _NO_LOGIN
 
 
 def _as_fault(reason: str) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from .._core.errors import LifecycleError, RemoteFailed, ToolMissing, attach
 from .._core.signals import stop_if_lost
 from .._core.wait import Deadline, ready
-from .faults import is_fault, is_timeout, name_of, remote_failed
+from .faults import is_fault, is_no_login, is_timeout, remote_failed
 from .tls import Connection, Proxy, ThumbprintMismatch, Trust
 
 Answer = TypeVar("Answer")
@@ -128,7 +128,7 @@ class Session:
                     self.content.sessionManager.Logout()
                     return True
                 except Exception as error:
-                    if is_fault(error) and name_of(error) == "NotAuthenticated":
+                    if is_no_login(error):
                         return unanswered  # then it was by an attempt whose answer was lost
                     unanswered = unanswered or not is_fault(error)
                     if pause_s is None or deadline.expired:
